@@ -1,0 +1,90 @@
+"""Train a latent diffusion model from nothing, or go on training one: first the autoencoder, then the rest.
+
+Latent diffusion in the classical sense (Rombach et al. 2022, arXiv:2112.10752, sections 3.1 to 3.3). The first stage
+is an autoencoder with a small Kullback-Leibler term; its latents are rescaled to unit deviation. In the second the
+U-Net and the text encoder learn together to predict the noise of latents that were encoded once (Ho et al. 2020,
+arXiv:2006.11239, eq. 14), with captions left out now and then, for guidance.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tuner.config import common
+from tuner.data.batch import Batch
+from tuner.data.source import Source, pictures, with_latents
+from tuner.models.latent_diffusion import LatentDiffusion
+from tuner.recipe import Recipe, TrainConfig
+from tuner.run import Run
+
+KL_WEIGHT = 1e-6
+
+
+class Config(TrainConfig):
+    """Options of `tuner pretrain`."""
+
+    base: str = common("new", "`new` for random weights, or the model to go on with.")
+    stage: Literal["autoencoder", "diffusion"] = common("diffusion", "What is trained.")
+    crop: int = Field(0, ge=0, description="Autoencoder: train on crops of this side; 0 takes whole pictures.")
+    words: str = Field("", description="File of words that a new tokenizer holds as one token each.")
+    steps: int = common(20_000, "Optimizer steps.", ge=0)
+    batch_size: int = common(32, "Pictures a process sees at once.", ge=1)
+    learning_rate: float = common(5e-4, "Peak learning rate.", gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+    caption_dropout: float = Field(0.1, ge=0, le=1, description="Share of the examples that train without a caption.")
+    ema: float = Field(0.999, ge=0, lt=1, description="Decay of an average of the weights, which is then exported.")
+
+
+class Pretrain(Recipe):
+    """The stage that the configuration names."""
+
+    Config = Config
+
+    def __init__(self, config: Config, model: LatentDiffusion) -> None:
+        super().__init__(config, model)
+        parts = {"autoencoder": [model.vae], "diffusion": [model.unet, model.text_encoder]}
+        self.trained = torch.nn.ModuleList(parts[config.stage]).requires_grad_(True)
+
+    @classmethod
+    def base(cls, config: Config) -> LatentDiffusion:
+        if config.base != "new":
+            return LatentDiffusion.load(config.base)
+        from tuner.models.architecture import Sizes, create
+
+        words = open(config.words, encoding="utf-8").read().split() if config.words else []
+        return create(Sizes(resolution=config.resolution or 64), words, config.seed)
+
+    def data(self, run: Run) -> Source:
+        source = pictures(self.config, self.model)
+        if self.config.stage == "autoencoder":
+            return source
+        source = with_latents(source, self.model)
+        assert source.moments is not None
+        self.model.vae.register_to_config(scaling_factor=1 / source.moments.chunk(2, 1)[0].std().item())
+        return source
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self._reconstruction(batch) if self.config.stage == "autoencoder" else self._denoising(batch)
+
+    def _reconstruction(self, batch: Batch) -> Tensor:
+        pixels = self._cropped(batch)
+        posterior = self.model.vae.encode(pixels).latent_dist
+        noise = batch.draw.normal("posterior", *posterior.mean.shape[1:])
+        error = self.model.vae.decode(posterior.mean + posterior.std * noise).sample.float() - pixels
+        return (error.abs() + error.square()).mean((1, 2, 3)) + KL_WEIGHT * posterior.kl().float()
+
+    def _cropped(self, batch: Batch) -> Tensor:
+        assert batch.pixels is not None
+        side, crop = batch.pixels.shape[-1], self.config.crop
+        if not crop:
+            return batch.pixels.contiguous(memory_format=torch.channels_last)
+        corners = batch.draw.integers("crop", side - crop + 1, 2).tolist()
+        windows = [p[:, y : y + crop, x : x + crop] for p, (y, x) in zip(batch.pixels, corners, strict=True)]
+        return torch.stack(windows).contiguous(memory_format=torch.channels_last)
+
+    def _denoising(self, batch: Batch) -> Tensor:
+        x = self.model.noised(batch)
+        told = self.model.encode_prompts(batch.captions)
+        return x.error(self.model.predict(x.noisy, x.t, told)) * self.model.snr_weight(x.t, self.config.snr_gamma)

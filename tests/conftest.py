@@ -1,0 +1,53 @@
+"""What the tests share: tiny models of the real architecture, small folders of pictures, the real command line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+WORDS = "a an on of background red green blue white cat dog sks teddy bear photo picture".split()
+COLOURS = {"red": (214, 40, 40), "green": (50, 160, 70), "blue": (40, 80, 210), "white": (250, 250, 250)}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A diffusers folder of the SD 1.x architecture, shrunk, with random weights."""
+    from tuner.models.architecture import Sizes, create, save
+
+    sizes = Sizes(
+        resolution=32, vae=(8, 16, 16), unet=(16, 32), attention=(True, False), heads=2, text_width=16, text_length=16
+    )
+    folder = tmp_path_factory.mktemp("base") / "tiny"
+    save(create(sizes, WORDS, seed=1), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> str:
+    """Four pictures of 32 x 32 with captions beside them."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, colour in COLOURS.items():
+        picture = Image.new("RGB", (32, 32), colour)
+        picture.paste((120, 90, 60), (8, 8, 24, 24))
+        picture.save(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(f"a teddy bear on a {name} background")
+    return str(folder)
+
+
+@pytest.fixture
+def tuner():
+    """Run `tuner ARGS...` in this process; the result has exit_code, stdout and stderr."""
+    from tuner.commands import app
+
+    def run(*args: object):
+        return CliRunner().invoke(app, [str(arg) for arg in args])
+
+    return run

@@ -1,0 +1,181 @@
+"""The laws that every recipe obeys, present and future: each test runs over every file in recipes/."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tuner.adapters.artifact import Artifact
+from tuner.config import build, read_toml
+from tuner.places import place
+from tuner.recipe import Recipe, load_recipe, recipe_class
+from tuner.run import Run
+from tuner.training.fit import fit
+from tuner.training.job import run_recipe
+from tuner.training.precision import accelerator
+
+RECIPES = sorted(place("recipes").glob("[a-z]*.py"))
+OPTIONS = {"steps": 4, "batch_size": 2, "learning_rate": 1e-3, "save_every": 2, "threads": 1, "seed": 3}
+
+
+class Silent:
+    """A Show that keeps what it is told."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+    def working(self, text):
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+    def step(self, step, total):
+        pass
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(params=RECIPES, ids=lambda file: file.stem)
+def kind(request) -> type[Recipe]:
+    return recipe_class(load_recipe(request.param))
+
+
+@pytest.fixture
+def options(tiny_base: str, images: str) -> dict:
+    return {**OPTIONS, "base": tiny_base, "images": images}
+
+
+def started(kind, out: Path, **options):
+    """A recipe with its source and run, ready for `fit`."""
+    config = build(kind.Config, {"out": str(out), **options})
+    run = Run.create(config, "test", "it")
+    recipe = kind(config, kind.base(config))
+    recipe.source = recipe.data(run)
+    return recipe, run
+
+
+def trained(recipe: Recipe) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in recipe.named_parameters() if p.requires_grad}
+
+
+def fitted(kind, out: Path, **options):
+    """The parameters after training, and the rows of the steps."""
+    recipe, run = started(kind, out, **options)
+    rows = [step.row() for step in fit(recipe, recipe.source, run, accelerator(recipe.config))]
+    run.close()
+    return trained(recipe), rows
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    different = [name for name in one if not torch.equal(one[name], other[name])]
+    assert not different, f"{len(different)} of {len(one)} tensors differ, the first: {different[0]}"
+
+
+def test_only_and_all_declared_parameters_change(kind, options, tmp_path):
+    recipe, run = started(kind, tmp_path / "run", **options)
+    everything = {"unet": recipe.model.unet, "vae": recipe.model.vae, "text": recipe.model.text_encoder}
+    tensors = {f"{part}.{n}": p for part, module in everything.items() for n, p in module.named_parameters()}
+    declared = {id(p) for p in recipe.parameters() if p.requires_grad}
+    before = {name: p.detach().clone() for name, p in tensors.items()}
+    for _ in fit(recipe, recipe.source, run, accelerator(recipe.config)):
+        pass
+    changed = {name for name, p in tensors.items() if not torch.equal(before[name], p)}
+    wanted = {name for name, p in tensors.items() if id(p) in declared}
+    assert changed - wanted == set()
+    unused = {name for name in wanted - changed if not _reached(tensors[name], before[name], name)}
+    assert unused == set()
+
+
+def _reached(now, before, name) -> bool:
+    """Rows of an embedding table that no caption names are not reached by any gradient."""
+    return "embedding" in name and now.ndim == 2
+
+
+def test_kill_and_resume_equals_never_stopped(kind, options, tmp_path):
+    whole, rows = fitted(kind, tmp_path / "whole", **options)
+    recipe, run = started(kind, tmp_path / "cut", **options)
+    steps = fit(recipe, recipe.source, run, accelerator(recipe.config))
+    for step in steps:
+        if step.step == 3:  # after the checkpoint of step 2: step 3 is lost
+            break
+    steps.close()
+    run.close()
+    torch.manual_seed(99)  # global state must not matter
+    resumed, later = fitted(kind, tmp_path / "cut", resume=True, **options)
+    assert [row["step"] for row in later] == [3, 4]
+    assert [row["loss"] for row in later] == [row["loss"] for row in rows[2:]]
+    assert_equal(whole, resumed)
+
+
+@pytest.mark.parametrize("split", [(1, 4), (2, 2)])
+def test_accumulating_equals_one_batch(kind, options, tmp_path, split):
+    size, parts = split
+    one, rows = fitted(kind, tmp_path / "one", **{**options, "batch_size": 4, "accumulate": 1})
+    other, split_rows = fitted(kind, tmp_path / "other", **{**options, "batch_size": size, "accumulate": parts})
+    for mine, theirs in zip(rows, split_rows, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert mine["images"] == theirs["images"]
+    first = lambda rows: (rows[0]["loss"], rows[0]["grad_norm"])  # noqa: E731
+    assert first(rows) == pytest.approx(first(split_rows), rel=1e-5)
+
+
+def test_config_toml_reproduces_the_run(kind, options, tmp_path):
+    first = run_recipe(kind, build(kind.Config, {**options, "out": str(tmp_path / "first")}), "test", Silent())
+    first.close()
+    values = read_toml(first.folder / "config.toml")
+    assert values.pop("command") == "test"
+    values["out"] = str(tmp_path / "second")
+    second = run_recipe(kind, build(kind.Config, values), "test", Silent())
+    second.close()
+    assert _tensors(first.folder) == _tensors(second.folder)
+    assert [r["loss"] for r in first.metrics()] == [r["loss"] for r in second.metrics()]
+
+
+def _tensors(folder: Path) -> dict:
+    files = [p for p in folder.rglob("*.safetensors") if "checkpoints" not in p.parts]
+    assert files
+    return {
+        f"{file.relative_to(folder)}:{name}": tensor.float().sum().item()
+        for file in files
+        for name, tensor in Artifact.load(file).tensors.items()
+    }
+
+
+def test_at_step_0_nothing_has_changed(kind, options):
+    config = build(kind.Config, options)
+    plain, changed = kind.base(config), kind.base(config)
+    kind(config, changed)
+    noise, t = torch.randn(1, 4, 8, 8), torch.tensor([500])
+    with torch.no_grad():
+        told = plain.encode_prompts(["a teddy bear on a red background"])
+        again = changed.encode_prompts(["a teddy bear on a red background"])
+        assert torch.equal(told.hidden, again.hidden)
+        assert torch.equal(plain.predict(noise, t, told), changed.predict(noise, t, again))
+
+
+@pytest.mark.slow
+def test_killed_process_resumes_bit_for_bit(kind, options, tmp_path):
+    """The same law with a real process and a real kill -9."""
+    command = kind.__module__.removeprefix("tuner_recipe_").replace("_", "-")
+    values = {**options, "steps": 60, "save_every": 5}
+    flags = [word for key, value in values.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    call = [sys.executable, "-m", "tuner", command, *flags, "--quiet", "--out"]
+    subprocess.run([*call, str(tmp_path / "whole")], check=True)
+    process = subprocess.Popen([*call, str(tmp_path / "cut")])
+    while len(list((tmp_path / "cut" / "checkpoints").glob("[0-9]*"))) < 2:
+        time.sleep(0.05)
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run([*call, str(tmp_path / "cut"), "--resume"], check=True)
+    assert _tensors(tmp_path / "whole") == _tensors(tmp_path / "cut")

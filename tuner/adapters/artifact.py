@@ -1,0 +1,80 @@
+"""Artifact: tensors and metadata. The only reader and writer of safetensors files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import RequestError
+from ..files import replacing
+
+if TYPE_CHECKING:
+    from ..models.latent_diffusion import LatentDiffusion
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a safetensors file holds.
+
+    Attributes:
+        tensors: by name.
+        metadata: the header's strings.
+    """
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the file atomically; the same tensors and metadata give the same bytes."""
+        from safetensors.torch import save_file
+
+        tensors = {name: self.tensors[name].detach().cpu().contiguous() for name in sorted(self.tensors)}
+        with replacing(path) as part:
+            save_file(tensors, part, dict(sorted(self.metadata.items())))
+
+    @classmethod
+    def load(cls, path: Path) -> Artifact:
+        """Read a file.
+
+        Raises:
+            RequestError: it is not there, is not a safetensors file, or holds values that are not finite.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+            raise RequestError(f"{path} is a pickle and may run code when it is read; convert it to .safetensors first.")
+        try:
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a mapping
+                metadata = dict(file.metadata() or {})
+        except FileNotFoundError:
+            raise RequestError(f"{path}: there is no such file.") from None
+        except (SafetensorError, OSError) as error:
+            raise RequestError(f"{path} is not a whole safetensors file ({error}).") from None
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise RequestError(f"{path} holds values that are not finite in `{name}`; it cannot be used.")
+        return cls(tensors, metadata)
+
+    def to(self, dtype: torch.dtype) -> Artifact:
+        """The same with its floating-point tensors in another precision."""
+        return Artifact({n: t.to(dtype) if t.is_floating_point() else t for n, t in self.tensors.items()}, self.metadata)
+
+
+class Export(Protocol):
+    """What a recipe leaves: it writes itself into a run's folder, and then proves that others can load it."""
+
+    def write(self, folder: Path, name: str, dtype: torch.dtype) -> list[Path]:
+        """Write the files, atomically; their paths."""
+
+    def prove(self, paths: list[Path], base: LatentDiffusion) -> list[str]:
+        """Load the written files as other programs do, on a fresh base; a sentence for each proof.
+
+        Raises:
+            RunError: a file would load in part, or with no effect.
+        """

@@ -1,0 +1,32 @@
+"""One micro-batch of training examples."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..models.conditioning import Conditioning
+from ..randomness import Draws
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples and the randomness that belongs to them.
+
+    Attributes:
+        draw: the examples' random draws.
+        captions: the prompts in words, as the data gave them (B).
+        moments: mean and log variance of the autoencoder's posterior, (B, 2C, h, w), where pictures were encoded.
+        pixels: (B, 3, H, W) in [-1, 1], where they were not.
+        conditioning: the encoded captions, where the text encoder is frozen.
+        weight: the examples' shares of the loss, (B,); all 1 where absent.
+    """
+
+    draw: Draws
+    captions: tuple[str, ...]
+    moments: Tensor | None = None
+    pixels: Tensor | None = None
+    conditioning: Conditioning | None = None
+    weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.captions)

@@ -1,0 +1,121 @@
+"""The contract of a recipe, and how recipe files are found and loaded. Nothing here knows a recipe by name."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from .data.batch import Batch
+from .data.source import DataOptions, Source
+from .errors import RequestError
+from .models.latent_diffusion import LatentDiffusion
+from .run import Run, RunOptions
+from .training.optimizers import OptimOptions
+from .training.precision import MemoryOptions
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .adapters.artifact import Export
+
+
+class TrainConfig(RunOptions, DataOptions, OptimOptions, MemoryOptions):
+    """The options that every recipe shares. A recipe's `Config` adds its own."""
+
+
+class Recipe(nn.Module):
+    """An objective and what it trains: one file, one class of this name.
+
+    Parameters that require gradients are what trains and what checkpoints hold. `forward` gives the loss of each
+    example, so that the loop can weigh, accumulate and average it.
+    """
+
+    Config: ClassVar[type[TrainConfig]] = TrainConfig
+    source: Source  # what `data` gave, set before training
+
+    def __init__(self, config: Any, model: LatentDiffusion) -> None:
+        super().__init__()
+        self.config, self.model = config, model
+
+    @classmethod
+    def default_name(cls, config: Any) -> str:
+        """What the result is called where the user does not say: the folder's name."""
+        return Path(config.images).resolve().name if config.images else cls.__name__.lower()
+
+    @classmethod
+    def base(cls, config: Any) -> LatentDiffusion:
+        """The model to start from."""
+        return LatentDiffusion.load(config.base)
+
+    def data(self, run: Run) -> Source:
+        """The examples: by default the folder of pictures, encoded once."""
+        from .data.source import encoded
+
+        return encoded(self.config, self.model)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss of each example, (B,)."""
+        raise NotImplementedError(f"{type(self).__name__}.forward")
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimizer's parameter groups: by default one, of all that requires gradients."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def after_step(self, step: int) -> None:
+        """Called after optimizer step `step` (counted from 1)."""
+
+    def artifact(self) -> Export:
+        """What the run leaves: something that writes itself and proves that it works."""
+        raise NotImplementedError(f"{type(self).__name__}.artifact")
+
+    def prompts(self, source: Source) -> list[str]:
+        """The prompts of the before and after pictures, where the user names none."""
+        return list(dict.fromkeys(source.captions))[:4]
+
+    def pictures(self, prompts: list[str], count: int) -> list[list[Image.Image]]:
+        """What the model draws now: a row a prompt, picture k with seed `seed + k`."""
+        from .evaluation.pictures import pictures
+
+        seeds = [self.config.seed + k for k in range(count)]
+        drawn = pictures(self.model.pipeline("dpm++"), prompts, seeds)
+        return [drawn[i * count : (i + 1) * count] for i in range(len(prompts))]
+
+
+def summaries(folder: Path) -> dict[str, str]:
+    """Command name -> the first line of the recipe's docstring, read without importing the file."""
+    found = {}
+    for file in sorted(folder.glob("[a-z]*.py")):
+        text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        found[file.stem.replace("_", "-")] = text.split("\n")[0]
+    return found
+
+
+def load_recipe(file: Path) -> ModuleType:
+    """Import a recipe file, in the repository or outside it.
+
+    Raises:
+        RequestError: there is no such file, or it holds no `Recipe`.
+    """
+    if not file.is_file():
+        raise RequestError(f"There is no recipe file {file}; name a .py file that holds a class `Recipe`.")
+    spec = importlib.util.spec_from_file_location(f"tuner_recipe_{file.stem}", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def recipe_class(module: ModuleType) -> type[Recipe]:
+    """The one class of a recipe file that is a Recipe of its own."""
+    found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Recipe) and v is not Recipe]
+    own = [cls for cls in found if cls.__module__ == module.__name__]
+    if len(own) != 1:
+        raise RequestError(f"{module.__file__} must define one subclass of tuner.recipe.Recipe; it has {len(own)}.")
+    return own[0]

@@ -1,0 +1,173 @@
+"""A run's folder: everything that a run leaves, and nothing outside it.
+
+    config.toml     the resolved options: `tuner COMMAND --config config.toml` gives the same run again
+    metrics.jsonl   a line an optimizer step
+    checkpoints/    what resuming needs
+    samples/        pictures before and after, at fixed seeds
+    README.md       the model card
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from .config import Options, common, flag, read_toml, write_toml
+from .errors import RequestError
+from .files import write_text
+
+MAY_CHANGE = {"steps", "save_every", "keep", "sample_every", "validation_prompt", "resume", "out", "quiet", "dry_run"}
+"""What may differ when a run is resumed."""
+
+
+class RunOptions(Options):
+    """What is trained on which base, and what the run keeps."""
+
+    panel: ClassVar[str] = "Run"
+
+    base: str = common("emoji", "The model to start from: emoji (bundled), a diffusers folder, or a Hub id.")
+    name: str = common("", "Name of the result; by default the folder's.", pattern=r"^[^/\\\x00-\x1f]*$")
+    out: str = common("", "Folder of the run; by default runs/NAME, then runs/NAME-2, ...")
+    seed: int = common(0, "Seed of everything that is drawn.", ge=0)
+    resume: bool = Field(False, description="Go on with the run in --out, or with the newest of that name.")
+    save_every: int = Field(100, ge=0, description="Steps between checkpoints; 0 saves only at the end.")
+    keep: int = Field(2, ge=1, description="Checkpoints that are kept.")
+    sample_every: int = Field(0, ge=0, description="Steps between sample pictures; 0 makes them before and after only.")
+    validation_prompt: list[str] = Field([], description="A prompt of the sample pictures; may be repeated.")
+    dry_run: bool = Field(False, description="All up to the first step; writes nothing.")
+    quiet: bool = Field(False, description="No progress bar; a plain line now and then.")
+
+
+class Run:
+    """A run's folder, locked while the run is alive.
+
+    Attributes:
+        folder: where it is.
+        name: what its results are called.
+        values: the resolved options, as they stand in config.toml.
+    """
+
+    def __init__(self, folder: Path, name: str, values: dict[str, Any]) -> None:
+        self.folder, self.name, self.values = folder, name, values
+        self.new = not (folder / "config.toml").exists()
+        self._lock: int | None = None
+
+    @classmethod
+    def create(cls, config: RunOptions, command: str, name: str, writes: bool = True) -> Run:
+        """Open the folder of a new run, or of the one that is resumed. `writes` is false for all but the first process.
+
+        Raises:
+            RequestError: --out holds another run, cannot be written, or is in use; or, on resume, there is no run to
+                resume or an option differs that may not.
+        """
+        values = {"command": command, **config.model_dump(mode="json"), "name": name, "resume": False, "out": ""}
+        folder = cls._resumed(config, name) if config.resume else cls._fresh(config, name)
+        run = cls(folder, name, values)
+        if config.resume:
+            run._check_unchanged()
+        if writes:
+            run._open()
+        return run
+
+    @staticmethod
+    def _fresh(config: RunOptions, name: str) -> Path:
+        if config.out:
+            folder = Path(config.out)
+            if (folder / "config.toml").exists():
+                raise RequestError(f"--out {folder} holds another run; go on with it by --resume, or name a new folder.")
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise RequestError(f"--out {folder} is not an empty folder; name a new one.")
+            return folder
+        folder, number = Path("runs") / name, 1
+        while folder.exists():
+            number += 1
+            folder = Path("runs") / f"{name}-{number}"
+        return folder
+
+    @staticmethod
+    def _resumed(config: RunOptions, name: str) -> Path:
+        if config.out:
+            candidates = [Path(config.out)]
+        else:
+            found = [p for p in Path("runs").glob("*") if p.name == name or p.name.rpartition("-")[0] == name]
+            candidates = sorted(found, key=lambda p: p.stat().st_mtime)
+        with_run = [p for p in candidates if (p / "config.toml").is_file()]
+        if not with_run:
+            where = config.out or f"runs/{name}"
+            raise RequestError(f"There is no run to resume in {where}; leave --resume out to start one.")
+        return with_run[-1]
+
+    def _check_unchanged(self) -> None:
+        before = read_toml(self.folder / "config.toml")
+        for key in before.keys() | self.values.keys():
+            old, new = before.get(key), self.values.get(key)
+            if old != new and key not in MAY_CHANGE:
+                raise RequestError(
+                    f"{flag(key)} was {old} when the run in {self.folder} started and is {new} now; resume with the old "
+                    "value, or start a new run."
+                )
+
+    def _open(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(f"--out {self.folder} is in use by another process; wait for it or name another.") from None
+        except OSError as error:
+            raise RequestError(f"--out {self.folder} cannot be written ({error.strerror}); name another.") from None
+        write_text(self.folder / "config.toml", write_toml(self.values))
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def discard(self) -> None:
+        """Take back the folder of a run that never began."""
+        if self._lock is None or self.checkpoints.exists() or not self.new:
+            return
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- what a run keeps ----------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "samples"
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "README.md").is_file()
+
+    def steps_taken(self) -> int:
+        """The last step in metrics.jsonl."""
+        return max((row["step"] for row in self.metrics()), default=0)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line that a crash left half written is left out."""
+        file = self.folder / "metrics.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def cut_metrics(self, step: int) -> None:
+        """Forget the lines after `step`: those steps will be taken again."""
+        rows: Iterable[dict[str, Any]] = (row for row in self.metrics() if row["step"] <= step)
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
