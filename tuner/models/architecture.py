@@ -9,17 +9,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..files import replacing
 from .latent_diffusion import LatentDiffusion
+from .tokens import tokenizer
 
-if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
-
-START, END = "<|startoftext|>", "<|endoftext|>"
 SCHEDULE = {
     "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
     "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "epsilon",
@@ -45,7 +41,7 @@ class Sizes:
     resolution: int = 64
     vae: tuple[int, ...] = (32, 64, 64)
     latent_channels: int = 4
-    unet: tuple[int, ...] = (64, 128, 192)
+    unet: tuple[int, ...] = (64, 96, 160)
     attention: tuple[bool, ...] = (False, True, True)
     layers: int = 1
     heads: int = 4
@@ -53,26 +49,6 @@ class Sizes:
     text_layers: int = 2
     text_length: int = 24
     groups: int = 8
-
-
-def tokenizer(words: Iterable[str], length: int) -> CLIPTokenizer:
-    """A CLIPTokenizer in which each of `words` (lower case letters) is one token; others fall apart into pieces.
-
-    Byte-pair encoding trained on the words until every one of them is whole: the encoder replays the trainer's merges.
-    """
-    import tokenizers
-    from transformers import CLIPTokenizer
-
-    symbols = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    trained = tokenizers.Tokenizer(tokenizers.models.BPE())
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=1_000_000, min_frequency=0, end_of_word_suffix="</w>", show_progress=False, initial_alphabet=symbols
-    )
-    trained.train_from_iterator(sorted({w.lower() for w in words if w.isalpha() and w.isascii()}), trainer)
-    model = json.loads(trained.to_str())["model"]
-    tokens = dict.fromkeys([*symbols, *(symbol + "</w>" for symbol in symbols), *model["vocab"], START, END])
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    return CLIPTokenizer(vocabulary, [tuple(merge) for merge in model["merges"]], model_max_length=length)
 
 
 def create(sizes: Sizes, words: Iterable[str], seed: int = 0) -> LatentDiffusion:

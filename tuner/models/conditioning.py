@@ -1,6 +1,6 @@
-"""What a U-Net is told about a picture: the prompt's hidden states and, where a family has them, pooled text and sizes."""
+"""What a U-Net is told about a picture: a prompt's hidden states and, in some families, pooled text and sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -27,23 +27,21 @@ class Conditioning:
     def __getitem__(self, index: Tensor | slice | list[int]) -> "Conditioning":
         return self._map(lambda tensor: tensor[index])
 
-    def to(self, *args, **kwargs) -> "Conditioning":
-        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+    def to(self, device: torch.device | str) -> "Conditioning":
+        return self._map(lambda tensor: tensor.to(device))
 
     def where(self, keep: Tensor, other: "Conditioning") -> "Conditioning":
         """This conditioning where `keep` (B,) is true, elsewhere the other's single row."""
-        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
-        return Conditioning(**{
-            name: None if mine is None else torch.where(keep.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
-            for name, (mine, theirs) in pairs.items()
-        })  # fmt: skip
+        return self._map(lambda mine, its: torch.where(keep.view(-1, *[1] * (mine.ndim - 1)), mine, its), other)
 
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
         """The rows of all parts, one after the other."""
-        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Conditioning)}
-        return Conditioning(**{n: None if column[0] is None else torch.cat(column) for n, column in columns.items()})
+        return parts[0]._map(lambda *columns: torch.cat(columns), *parts[1:])
 
-    def _map(self, change) -> "Conditioning":
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Conditioning(**{name: None if value is None else change(value) for name, value in values.items()})
+    def _map(self, change: Callable[..., Tensor], *others: "Conditioning") -> "Conditioning":
+        """The same change to every tensor that is there, together with those of others."""
+        columns = ([getattr(it, field.name) for it in (self, *others)] for field in fields(self))
+        changed = [None if column[0] is None else change(*column) for column in columns]
+        assert changed[0] is not None
+        return Conditioning(changed[0], *changed[1:])
