@@ -7,7 +7,6 @@ refused by some loaders.
 """
 
 import torch
-from peft import LoraConfig
 from pydantic import Field
 from torch import Tensor
 
@@ -24,7 +23,7 @@ UNET = ["to_q", "to_k", "to_v", "to_out.0"]
 TEXT = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
 
-class Config(TrainConfig):
+class LoraOptions(TrainConfig):
     """Options of `tuner lora`."""
 
     rank: int = common(16, "Rank of the update: its capacity, and the file's size.", ge=1, le=1024)
@@ -35,9 +34,11 @@ class Config(TrainConfig):
 class Lora(Recipe):
     """Low-rank updates of the U-Net's attention, and of the text encoder's where asked for."""
 
-    Config = Config
+    Config = LoraOptions
 
-    def __init__(self, config: Config, model: LatentDiffusion) -> None:
+    def __init__(self, config: LoraOptions, model: LatentDiffusion) -> None:
+        from peft import LoraConfig  # takes seconds to import: `--help` need not wait for it
+
         super().__init__(config, model)
         self.alpha = config.alpha or float(config.rank)
         parts = {"unet": UNET} | ({"text_encoder": TEXT} if config.train_text_encoder else {})
@@ -60,4 +61,4 @@ class Lora(Recipe):
         return x.error(self.model.predict(x.noisy, x.t, told)) * self.model.snr_weight(x.t, self.config.snr_gamma)
 
     def artifact(self) -> LoraFile:
-        return LoraFile.from_model(self.model, self.alpha, self.config.rank)
+        return LoraFile.from_model(self.model, self.alpha, self.config.rank, metadata=self.metadata())

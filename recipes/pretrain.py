@@ -6,15 +6,18 @@ U-Net and the text encoder learn together to predict the noise of latents that w
 arXiv:2006.11239, eq. 14), with captions left out now and then, for guidance.
 """
 
+from pathlib import Path
 from typing import Literal
 
 import torch
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
 from tuner.config import common
 from tuner.data.batch import Batch
 from tuner.data.source import Source, pictures, with_latents
+from tuner.models.folder import PipelineFolder
 from tuner.models.latent_diffusion import LatentDiffusion
 from tuner.recipe import Recipe, TrainConfig
 from tuner.run import Run
@@ -22,7 +25,7 @@ from tuner.run import Run
 KL_WEIGHT = 1e-6
 
 
-class Config(TrainConfig):
+class PretrainOptions(TrainConfig):
     """Options of `tuner pretrain`."""
 
     base: str = common("new", "`new` for random weights, or the model to go on with.")
@@ -40,20 +43,20 @@ class Config(TrainConfig):
 class Pretrain(Recipe):
     """The stage that the configuration names."""
 
-    Config = Config
+    Config = PretrainOptions
 
-    def __init__(self, config: Config, model: LatentDiffusion) -> None:
+    def __init__(self, config: PretrainOptions, model: LatentDiffusion) -> None:
         super().__init__(config, model)
         parts = {"autoencoder": [model.vae], "diffusion": [model.unet, model.text_encoder]}
         self.trained = torch.nn.ModuleList(parts[config.stage]).requires_grad_(True)
 
     @classmethod
-    def base(cls, config: Config) -> LatentDiffusion:
+    def base(cls, config: PretrainOptions) -> LatentDiffusion:
         if config.base != "new":
             return LatentDiffusion.load(config.base)
         from tuner.models.architecture import Sizes, create
 
-        words = open(config.words, encoding="utf-8").read().split() if config.words else []
+        words = Path(config.words).read_text(encoding="utf-8").split() if config.words else []
         return create(Sizes(resolution=config.resolution or 64), words, config.seed)
 
     def data(self, run: Run) -> Source:
@@ -88,3 +91,20 @@ class Pretrain(Recipe):
         x = self.model.noised(batch)
         told = self.model.encode_prompts(batch.captions)
         return x.error(self.model.predict(x.noisy, x.t, told)) * self.model.snr_weight(x.t, self.config.snr_gamma)
+
+    def artifact(self) -> PipelineFolder:
+        return PipelineFolder(self.model)
+
+    def pictures(self, prompts: list[str], count: int) -> list[list[Image.Image]]:
+        """The autoencoder shows pictures and what it makes of them; the diffusion stage draws its prompts."""
+        if self.config.stage == "diffusion":
+            return super().pictures(prompts, count)
+        assert self.source.pixels is not None
+        pixels = self.source.pixels[: len(prompts)].float() / 127.5 - 1
+        with torch.no_grad():
+            again = self.model.vae(pixels).sample.clamp(-1, 1)
+        return [[_picture(one), _picture(other)] for one, other in zip(pixels, again, strict=True)]
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    return Image.fromarray(((pixels + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())

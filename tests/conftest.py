@@ -7,6 +7,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from tuner.commands.quiet import turn_down
+
+turn_down()  # as the command line does, before the libraries are imported
+
 WORDS = "a an on of background red green blue white cat dog sks teddy bear photo picture".split()
 COLOURS = {"red": (214, 40, 40), "green": (50, 160, 70), "blue": (40, 80, 210), "white": (250, 250, 250)}
 

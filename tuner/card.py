@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,23 +39,31 @@ tags: [tuner, {command}]
 """
 
 
-def write(run: Run, recipe: Recipe, config: Any, paths: list[Path], proofs: list[str], prompts: list[str]) -> None:
+def write(run: Run, recipe: Recipe, config: Any, usage: str, proofs: list[str]) -> None:
     """Write the model card. It is written last: a run that has one is finished."""
-    from .recipe import summary_of
-
+    about = sys.modules[type(recipe).__module__].__doc__ or ""
     text = CARD.format(
-        base=config.base, command=run.values["command"], name=run.name, version=__version__,
-        summary=summary_of(recipe), count=len(recipe.source), steps=config.steps, samples="samples/sheet.png",
-        proofs="\n".join(f"- {sentence}" for sentence in proofs), usage=recipe.artifact().usage(paths, prompts[0]),
+        base=config.base,
+        command=run.values["command"],
+        name=run.name,
+        version=__version__,
+        summary=about.split("\n")[0],
+        count=len(recipe.source),
+        steps=config.steps,
+        samples="samples/sheet.png",
+        proofs="\n".join(f"- {sentence}" for sentence in proofs),
+        usage=usage,
         toml=(run.folder / "config.toml").read_text(encoding="utf-8"),
-    )  # fmt: skip
+    )
     write_text(run.folder / "README.md", text)
 
 
 def closing(run: Run, config: Any, paths: list[Path], prompts: list[str]) -> str:
     """The last screen."""
     lines = [f"Done. Everything is in {run.folder}:"]
-    lines += [f"  {path.relative_to(run.folder)!s:44} {path.stat().st_size / 1e6:.1f} MB" for path in paths if path.is_file()]
+    lines += [
+        f"  {path.relative_to(run.folder)!s:44} {path.stat().st_size / 1e6:.1f} MB" for path in paths if path.is_file()
+    ]
     lines += [f"  {'samples/sheet.png':44} before and after, at the same seeds"]
     lines += [f"  {'README.md':44} model card; how to use it in diffusers, ComfyUI, A1111"]
     base = "" if config.base == "emoji" else f" --base {json.dumps(config.base)}"

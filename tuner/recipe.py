@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import sys
 from pathlib import Path
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from .adapters.artifact import Export
 
 
-class TrainConfig(RunOptions, DataOptions, OptimOptions, MemoryOptions):
+class TrainConfig(DataOptions, OptimOptions, MemoryOptions, RunOptions):
     """The options that every recipe shares. A recipe's `Config` adds its own."""
 
 
@@ -74,6 +73,11 @@ class Recipe(nn.Module):
         """What the run leaves: something that writes itself and proves that it works."""
         raise NotImplementedError(f"{type(self).__name__}.artifact")
 
+    def metadata(self) -> dict[str, str]:
+        """What every file of this recipe says about how it was made (see `adapters.header`)."""
+        facts = {"config": self.config.model_dump_json(), "seed": str(self.config.seed)}
+        return facts | ({"trigger_phrase": self.config.trigger} if self.config.trigger else {})
+
     def prompts(self, source: Source) -> list[str]:
         """The prompts of the before and after pictures, where the user names none."""
         return list(dict.fromkeys(source.captions))[:4]
@@ -85,15 +89,6 @@ class Recipe(nn.Module):
         seeds = [self.config.seed + k for k in range(count)]
         drawn = pictures(self.model.pipeline("dpm++"), prompts, seeds)
         return [drawn[i * count : (i + 1) * count] for i in range(len(prompts))]
-
-
-def summaries(folder: Path) -> dict[str, str]:
-    """Command name -> the first line of the recipe's docstring, read without importing the file."""
-    found = {}
-    for file in sorted(folder.glob("[a-z]*.py")):
-        text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-        found[file.stem.replace("_", "-")] = text.split("\n")[0]
-    return found
 
 
 def load_recipe(file: Path) -> ModuleType:

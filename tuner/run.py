@@ -1,19 +1,20 @@
 """A run's folder: everything that a run leaves, and nothing outside it.
 
-    config.toml     the resolved options: `tuner COMMAND --config config.toml` gives the same run again
-    metrics.jsonl   a line an optimizer step
-    checkpoints/    what resuming needs
-    samples/        pictures before and after, at fixed seeds
-    README.md       the model card
+config.toml     the resolved options: `tuner COMMAND --config config.toml` gives the same run again
+metrics.jsonl   a line an optimizer step
+checkpoints/    what resuming needs
+samples/        pictures before and after, at fixed seeds
+README.md       the model card
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,9 +33,9 @@ class RunOptions(Options):
 
     panel: ClassVar[str] = "Run"
 
-    base: str = common("emoji", "The model to start from: emoji (bundled), a diffusers folder, or a Hub id.")
+    base: str = common("emoji", "The model to start from: emoji (bundled), a diffusers folder, or a Hub id.", "BASE")
     name: str = common("", "Name of the result; by default the folder's.", pattern=r"^[^/\\\x00-\x1f]*$")
-    out: str = common("", "Folder of the run; by default runs/NAME, then runs/NAME-2, ...")
+    out: str = common("", "Folder of the run; by default runs/NAME, then runs/NAME-2, ...", "DIR")
     seed: int = common(0, "Seed of everything that is drawn.", ge=0)
     resume: bool = Field(False, description="Go on with the run in --out, or with the newest of that name.")
     save_every: int = Field(100, ge=0, description="Steps between checkpoints; 0 saves only at the end.")
@@ -43,6 +44,27 @@ class RunOptions(Options):
     validation_prompt: list[str] = Field([], description="A prompt of the sample pictures; may be repeated.")
     dry_run: bool = Field(False, description="All up to the first step; writes nothing.")
     quiet: bool = Field(False, description="No progress bar; a plain line now and then.")
+
+
+def recalled(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the run that `--resume` with `--out` or `--name` goes on with: they need not be given again."""
+    if str(given.get("resume", False)).lower() != "true" or not (given.get("out") or given.get("name")):
+        return {}
+    folder = _to_resume(str(given.get("out", "")), str(given.get("name", "")))
+    return {key: value for key, value in read_toml(folder / "config.toml").items() if key not in ("command", "out")}
+
+
+def _to_resume(out: str, name: str) -> Path:
+    """The folder of the run in `out`, else of the newest one of that name."""
+    if out:
+        candidates = [Path(out)]
+    else:
+        found = [p for p in Path("runs").glob("*") if p.name == name or p.name.rpartition("-")[0] == name]
+        candidates = sorted(found, key=lambda p: p.stat().st_mtime)
+    with_run = [p for p in candidates if (p / "config.toml").is_file()]
+    if not with_run:
+        raise RequestError(f"There is no run to resume in {out or f'runs/{name}'}; leave --resume out to start one.")
+    return with_run[-1]
 
 
 class Run:
@@ -68,7 +90,7 @@ class Run:
                 resume or an option differs that may not.
         """
         values = {"command": command, **config.model_dump(mode="json"), "name": name, "resume": False, "out": ""}
-        folder = cls._resumed(config, name) if config.resume else cls._fresh(config, name)
+        folder = _to_resume(config.out, name) if config.resume else cls._fresh(config, name)
         run = cls(folder, name, values)
         if config.resume:
             run._check_unchanged()
@@ -81,7 +103,9 @@ class Run:
         if config.out:
             folder = Path(config.out)
             if (folder / "config.toml").exists():
-                raise RequestError(f"--out {folder} holds another run; go on with it by --resume, or name a new folder.")
+                raise RequestError(
+                    f"--out {folder} holds another run; go on with it by --resume, or name a new folder."
+                )
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                 raise RequestError(f"--out {folder} is not an empty folder; name a new one.")
             return folder
@@ -91,27 +115,15 @@ class Run:
             folder = Path("runs") / f"{name}-{number}"
         return folder
 
-    @staticmethod
-    def _resumed(config: RunOptions, name: str) -> Path:
-        if config.out:
-            candidates = [Path(config.out)]
-        else:
-            found = [p for p in Path("runs").glob("*") if p.name == name or p.name.rpartition("-")[0] == name]
-            candidates = sorted(found, key=lambda p: p.stat().st_mtime)
-        with_run = [p for p in candidates if (p / "config.toml").is_file()]
-        if not with_run:
-            where = config.out or f"runs/{name}"
-            raise RequestError(f"There is no run to resume in {where}; leave --resume out to start one.")
-        return with_run[-1]
-
     def _check_unchanged(self) -> None:
         before = read_toml(self.folder / "config.toml")
+        self.values["threads"] = before["threads"]  # one thread and two give other bits: the run keeps its own
         for key in before.keys() | self.values.keys():
             old, new = before.get(key), self.values.get(key)
             if old != new and key not in MAY_CHANGE:
                 raise RequestError(
-                    f"{flag(key)} was {old} when the run in {self.folder} started and is {new} now; resume with the old "
-                    "value, or start a new run."
+                    f"{flag(key)} was {old} when the run in {self.folder} started and is {new} now; "
+                    "resume with the old value, or start a new run."
                 )
 
     def _open(self) -> None:
@@ -120,7 +132,9 @@ class Run:
             self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RequestError(f"--out {self.folder} is in use by another process; wait for it or name another.") from None
+            raise RequestError(
+                f"--out {self.folder} is in use by another process; wait for it or name another."
+            ) from None
         except OSError as error:
             raise RequestError(f"--out {self.folder} cannot be written ({error.strerror}); name another.") from None
         write_text(self.folder / "config.toml", write_toml(self.values))
@@ -157,7 +171,8 @@ class Run:
         return max((row["step"] for row in self.metrics()), default=0)
 
     def log(self, row: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
+        """Add a line to metrics.jsonl; a number that is not finite is null there, as JSON has none."""
+        row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 

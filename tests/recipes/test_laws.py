@@ -120,8 +120,8 @@ def test_kill_and_resume_equals_never_stopped(kind, options, tmp_path):
 @pytest.mark.parametrize("split", [(1, 4), (2, 2)])
 def test_accumulating_equals_one_batch(kind, options, tmp_path, split):
     size, parts = split
-    one, rows = fitted(kind, tmp_path / "one", **{**options, "batch_size": 4, "accumulate": 1})
-    other, split_rows = fitted(kind, tmp_path / "other", **{**options, "batch_size": size, "accumulate": parts})
+    _, rows = fitted(kind, tmp_path / "one", **{**options, "batch_size": 4, "accumulate": 1})
+    _, split_rows = fitted(kind, tmp_path / "other", **{**options, "batch_size": size, "accumulate": parts})
     for mine, theirs in zip(rows, split_rows, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
         assert mine["images"] == theirs["images"]

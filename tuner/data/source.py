@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class DataOptions(Options):
 
     panel: ClassVar[str] = "Pictures and captions"
 
-    images: str = common("", "A folder of pictures, captions in .txt files beside them or in metadata.jsonl.")
+    images: str = common("", "A folder of pictures, captions in .txt files beside them or in metadata.jsonl.", "DIR")
     resolution: int = Field(0, ge=0, description="Side of the training pictures in pixels; 0 is the base's own.")
     caption: str = Field("", description="The caption of pictures that have none.")
     trigger: str = Field("", description="A word that is put before every caption.")
@@ -93,7 +93,7 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return shuffled(seed, epoch, count)
 
 
-def pictures(config, model: LatentDiffusion) -> Source:
+def pictures(config: Any, model: LatentDiffusion) -> Source:
     """The pictures of `--images` as they are, decoded once.
 
     Raises:
@@ -121,9 +121,7 @@ def pictures(config, model: LatentDiffusion) -> Source:
     world = int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1
     pixels = torch.from_numpy(np.stack(arrays))
     total = config.batch_size * config.accumulate * world
-    return Source(
-        config.seed, total, captions, pixels=pixels, dropout=config.caption_dropout, skipped=tuple(skipped)
-    )
+    return Source(config.seed, total, captions, pixels=pixels, dropout=config.caption_dropout, skipped=tuple(skipped))
 
 
 @torch.no_grad()
@@ -146,12 +144,14 @@ def with_prompts(source: Source, model: LatentDiffusion) -> Source:
     """The source with its different captions encoded, once."""
     known = {caption: row for row, caption in enumerate(dict.fromkeys(source.captions))}
     texts = list(known)
-    parts = [model.encode_prompts(texts[i : i + ENCODING_BATCH]).to("cpu") for i in range(0, len(texts), ENCODING_BATCH)]
+    parts = [
+        model.encode_prompts(texts[i : i + ENCODING_BATCH]).to("cpu") for i in range(0, len(texts), ENCODING_BATCH)
+    ]
     rows = torch.tensor([known[caption] for caption in source.captions])
     empty = model.encode_prompts([""]).to("cpu")
     return replace(source, conditioning=Conditioning.cat(parts), rows=rows, empty=empty)
 
 
-def encoded(config, model: LatentDiffusion) -> Source:
+def encoded(config: Any, model: LatentDiffusion) -> Source:
     """The folder of pictures with latents and prompts encoded: what recipes with a frozen text encoder train on."""
     return with_prompts(with_latents(pictures(config, model), model), model)

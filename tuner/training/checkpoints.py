@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,17 +82,27 @@ def _digest(path: Path) -> str:
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's state as named tensors and JSON."""
-    state = optimizer.state_dict()["state"]
-    tensors = {f"{i}.{k}": v for i, row in state.items() for k, v in row.items() if isinstance(v, Tensor)}
-    plain = {f"{i}.{k}": v for i, row in state.items() for k, v in row.items() if not isinstance(v, Tensor)}
-    return tensors, plain
+    """An optimizer's state as named tensors and JSON. Nested names (bitsandbytes nests its own) are joined by `/`."""
+    flat = dict(_leaves(optimizer.state_dict()["state"]))
+    tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
+    return tensors, {name: value for name, value in flat.items() if name not in tensors}
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
     """Put back what `pack_optimizer` took."""
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in [*tensors.items(), *plain.items()]:
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+    state: dict[Any, Any] = {}
+    for path, value in [*tensors.items(), *plain.items()]:
+        first, *names, last = path.split("/")
+        node = state.setdefault(int(first), {})
+        for name in names:
+            node = node.setdefault(name, {})
+        node[last] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _leaves(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{name}/")
+        else:
+            yield f"{path}{name}", value

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -85,11 +85,14 @@ def fit(
     def save(step: int) -> None:
         if accelerator.is_main_process:
             tensors, plain = checkpoints.pack_optimizer(getattr(optimizer, "optimizer", optimizer))
-            parts = {"weights": {n: p.detach() for n, p in trained.items()}, "optimizer": tensors}
+            parts: dict[str, Mapping[str, Tensor]] = {
+                "weights": {n: p.detach() for n, p in trained.items()},
+                "optimizer": tensors,
+            }
             if average:
                 parts["average"] = dict(zip(trained, average.shadow_params, strict=True))
             scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
-            state = {"optimizer": plain, "threads": torch.get_num_threads(), "skipped": skipped, "scaler": scaler}
+            state = {"optimizer": plain, "scaler": scaler}
             checkpoints.save(run.checkpoints, checkpoints.Checkpoint(step, parts, state), config.keep)
 
     with _stoppable() as stopped:
@@ -144,7 +147,7 @@ def _accumulated(wrapped: Any, source: Source, accelerator: Accelerator, config:
     return total
 
 
-def _average(config: Any, trained: dict[str, Tensor]) -> Any:
+def _average(config: Any, trained: Mapping[str, Tensor]) -> Any:
     if not config.ema:
         return None
     from diffusers.training_utils import EMAModel
@@ -153,7 +156,7 @@ def _average(config: Any, trained: dict[str, Tensor]) -> Any:
 
 
 @contextmanager
-def _averaged(average: Any, trained: dict[str, Tensor]) -> Iterator[None]:
+def _averaged(average: Any, trained: Mapping[str, Tensor]) -> Iterator[None]:
     """The averaged weights in place of the current ones, for as long as the context lasts."""
     if average is None:
         yield
@@ -167,7 +170,13 @@ def _averaged(average: Any, trained: dict[str, Tensor]) -> Iterator[None]:
 
 
 def _resume(
-    recipe: Recipe, trained: dict, optimizer: Any, average: Any, run: Run, accelerator: Any, say: Callable[[str], None]
+    recipe: Recipe,
+    trained: Mapping[str, Tensor],
+    optimizer: Any,
+    average: Any,
+    run: Run,
+    accelerator: Any,
+    say: Callable[[str], None],
 ) -> int:
     """Put back the newest checkpoint, if there is one; the number of steps already taken."""
     found, complaints = checkpoints.newest(run.checkpoints)
@@ -186,7 +195,6 @@ def _resume(
         average.optimization_step = found.step
     if accelerator.scaler and found.state["scaler"]:
         accelerator.scaler.load_state_dict(found.state["scaler"])
-    torch.set_num_threads(found.state["threads"])  # one thread and two give other bits
     if accelerator.is_main_process:
         run.cut_metrics(found.step)
     return found.step

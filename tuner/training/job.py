@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from .. import card
-from ..errors import RequestError, RunError
-from ..evaluation.sheet import grid, save
-from ..models.latent_diffusion import LatentDiffusion
+from ..evaluation.sheet import beside, grid, save
 from ..randomness import use_threads
 from ..run import Run
 from .fit import Step, fit
 from .precision import accelerator
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from ..recipe import Recipe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -51,14 +46,15 @@ def run_recipe(kind: type[Recipe], config: Any, command: str, show: Show) -> Run
         Interrupted: stopped by the user, resumable.
     """
     machine = accelerator(config)
-    use_threads(config.threads)
+    config = config.model_copy(update={"threads": use_threads(config.threads)})
     name = config.name or kind.default_name(config)
     run = Run.create(config, command, name, writes=machine.is_main_process and not config.dry_run)
+    torch.set_num_threads(run.values["threads"])  # a resumed run keeps its own
     if config.resume and run.finished and run.steps_taken() >= config.steps:
         show.say(f"The run in {run.folder} is finished; its results are there.")
         return run
     try:
-        recipe = _prepared(kind, config, run, show)
+        recipe = _prepared(kind, config, run, machine, show)
         source = recipe.source
         show.say(_overview(recipe, source, config, machine))
         if config.dry_run:
@@ -72,29 +68,38 @@ def run_recipe(kind: type[Recipe], config: Any, command: str, show: Show) -> Run
     except BaseException:
         run.discard()
         raise
-    recipe.model.unet.to(machine.device)
+    _park(recipe)
     for step in fit(recipe, source, run, machine, show.say):
         if writer:
             run.log(step.row())
         show.step(step, config.steps)
         if writer and config.sample_every and step.step % config.sample_every == 0:
             with step.averaged():
+                recipe.model.to(machine.device)
                 save(grid(recipe.pictures(prompts, SAMPLES), prompts), run.samples / f"{step.step:07d}.png")
+                _park(recipe)
     show.close()
     if writer:
+        recipe.model.to(machine.device)
         _conclude(recipe, config, run, prompts, show)
     return run
 
 
-def _prepared(kind: type[Recipe], config: Any, run: Run, show: Show) -> Recipe:
+def _prepared(kind: type[Recipe], config: Any, run: Run, machine: Any, show: Show) -> Recipe:
     with show.working(f"Loading the base {config.base}"):
-        model = kind.base(config)
-        recipe = kind(config, model)
+        recipe = kind(config, kind.base(config).to(machine.device))
     with show.working("Reading and encoding the pictures"):
         recipe.source = recipe.data(run)
     for sentence in recipe.source.skipped:
         show.say(f"Left out: {sentence}.")
     return recipe
+
+
+def _park(recipe: Recipe) -> None:
+    """Bring the encoders that do not train off the device: their work is done, and kept."""
+    for part in (recipe.model.vae, recipe.model.text_encoder):
+        if not any(p.requires_grad for p in part.parameters()):
+            part.to("cpu")
 
 
 def _overview(recipe: Recipe, source: Any, config: Any, machine: Any) -> str:
@@ -109,14 +114,13 @@ def _overview(recipe: Recipe, source: Any, config: Any, machine: Any) -> str:
 def _conclude(recipe: Recipe, config: Any, run: Run, prompts: list[str], show: Show) -> None:
     """Samples after, the files, their proof, the model card."""
     with show.working("Drawing the pictures after"):
-        after = recipe.pictures(prompts, SAMPLES)
-        save(grid(after, prompts), run.samples / "after.png")
-        _beside(run, prompts)
+        save(grid(recipe.pictures(prompts, SAMPLES), prompts), run.samples / "after.png")
+        save(beside(run.samples / "before.png", run.samples / "after.png"), run.samples / "sheet.png")
     export = recipe.artifact()
     paths = export.write(run.folder, run.name, DTYPES[config.save_precision])
     with show.working("Loading the result as other programs do"):
-        proofs = export.prove(paths, LatentDiffusion.load(config.base))
+        proofs = export.prove(paths, type(recipe).base(config))
     for sentence in proofs:
         show.say(sentence)
-    card.write(run, recipe, config, paths, proofs, prompts)
+    card.write(run, recipe, config, export.usage(paths, prompts[0]), proofs)
     show.say(card.closing(run, config, paths, prompts))

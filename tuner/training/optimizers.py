@@ -41,14 +41,14 @@ def optimizer(config: OptimOptions, groups: Iterable[dict]) -> torch.optim.Optim
         except ImportError:
             raise RequestError("--optimizer adamw8bit needs bitsandbytes: pip install bitsandbytes.") from None
         return AdamW8bit(groups, lr=config.learning_rate, betas=betas, weight_decay=decay, min_8bit_size=0)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, weight_decay=decay)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, weight_decay=decay, fused=True)
 
 
 def learning_rate(config: OptimOptions) -> Callable[[int], float]:
     """The learning rate's factor at each optimizer step (from 0): a pure function, so resuming needs no state."""
     from diffusers.optimization import get_scheduler
 
-    name = config.lr_scheduler
+    name: str = config.lr_scheduler
     if name == "constant" and config.warmup_steps:
         name = "constant_with_warmup"
     probe = torch.optim.SGD([torch.zeros(1)], lr=1.0)
