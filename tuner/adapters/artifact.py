@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,8 @@ class Artifact:
 
         tensors = {name: self.tensors[name].detach().cpu().contiguous() for name in sorted(self.tensors)}
         with replacing(path) as part:
-            save_file(tensors, part, dict(sorted(self.metadata.items())))
+            save_file(tensors, part, dict(self.metadata))
+            _sort_metadata(part)
 
     @classmethod
     def load(cls, path: Path) -> Artifact:
@@ -47,10 +49,12 @@ class Artifact:
         from safetensors import SafetensorError, safe_open
 
         if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
-            raise RequestError(f"{path} is a pickle and may run code when it is read; convert it to .safetensors first.")
+            raise RequestError(
+                f"{path} is a pickle and may run code when it is read; convert it to .safetensors first."
+            )
         try:
             with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a mapping
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
                 metadata = dict(file.metadata() or {})
         except FileNotFoundError:
             raise RequestError(f"{path}: there is no such file.") from None
@@ -63,7 +67,22 @@ class Artifact:
 
     def to(self, dtype: torch.dtype) -> Artifact:
         """The same with its floating-point tensors in another precision."""
-        return Artifact({n: t.to(dtype) if t.is_floating_point() else t for n, t in self.tensors.items()}, self.metadata)
+        return Artifact(
+            {n: t.to(dtype) if t.is_floating_point() else t for n, t in self.tensors.items()}, self.metadata
+        )
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put a safetensors file's metadata in order: the library writes them in another order each time."""
+    with open(path, "r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
+        assert len(text) == size, "sorting has changed the header's length"
+        file.seek(8)
+        file.write(text)
 
 
 class Export(Protocol):
@@ -78,3 +97,6 @@ class Export(Protocol):
         Raises:
             RunError: a file would load in part, or with no effect.
         """
+
+    def usage(self, paths: list[Path], prompt: str) -> str:
+        """How to use the written files, as Markdown."""

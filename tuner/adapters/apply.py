@@ -1,0 +1,158 @@
+"""Putting adapter files into a diffusers pipeline, whole or not at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import RequestError
+from .artifact import Artifact
+from .factors import Factors, read
+from .naming import parts, targets
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def parse_adapter(text: str) -> tuple[Path, float]:
+    """`FILE[:WEIGHT]` -> the file and its weight, 1 by default. A name that is a file as it stands has no weight.
+
+    Raises:
+        RequestError: there is no such file, or the weight is not a finite number.
+    """
+    if Path(text).is_file():
+        return Path(text), 1.0
+    name, _, last = text.rpartition(":")
+    path = Path(name if name and (_number(last) is not None or Path(name).is_file()) else text)
+    if path.is_dir():
+        raise RequestError(f"--adapter {text}: {path} is a folder; name the .safetensors file in it.")
+    if not path.is_file():
+        raise RequestError(f"--adapter {text}: there is no file {path}; name one as FILE or as FILE:WEIGHT.")
+    weight = _number(last)
+    if weight is None or not math.isfinite(weight):
+        raise RequestError(f"--adapter {text}: {last or 'nothing'} is not a weight; write a number, as in {path}:0.8.")
+    return path, weight
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def apply_adapter(pipe: DiffusionPipeline, path: Path, weight: float, name: str) -> None:
+    """Load a LoRA file of either naming into a pipeline, beside those that are there, and give it its weight.
+
+    Args:
+        pipe: a diffusers pipeline of the family that the file was made for.
+        path: the file.
+        weight: what its effect is multiplied by.
+        name: what the pipeline is to call it: a word without dots, not one that is there already.
+
+    Raises:
+        RequestError: the file is not a LoRA, or not all of it lands in this pipeline; the pipeline is as it was before.
+        ValueError: the pipeline has an adapter of that name.
+    """
+    artifact = Artifact.load(path)
+    reading = read(artifact, pipe, path)
+    if reading.problems:
+        made = artifact.metadata.get("tuner.base", artifact.metadata.get("ss_base_model_version"))
+        origin = f" (it was made for {made})" if made else ""
+        more = f", and {len(reading.problems) - 1} more" if len(reading.problems) > 1 else ""
+        raise RequestError(
+            f"--adapter {path} does not fit this base{origin}: {reading.problems[0]}{more}; name the base that it was "
+            "made for by --base."
+        )
+    before = weights(pipe)
+    if name in before:
+        raise ValueError(f"the pipeline has an adapter {name} already")
+    try:
+        attach(pipe, path, name)
+        missing = len(reading.factors) - len(landed(pipe, reading.factors, name))
+        trouble = f"{missing} of its {len(reading.factors)} modules do not land" if missing else ""
+    except Exception as error:  # whatever diffusers or peft raises here, the file is refused
+        trouble = f"diffusers refuses it ({' '.join(str(error).split())[:200]})"
+    if trouble:
+        detach(pipe, name, before)
+        raise RequestError(f"--adapter {path} cannot be used: {trouble}; see `tuner verify {path}`.")
+    together = {**before, name: weight}
+    pipe.set_adapters(list(together), list(together.values()))
+
+
+def weights(pipe: DiffusionPipeline) -> dict[str, float]:
+    """The adapters in a pipeline and their weights, as its layers have them."""
+    found: dict[str, float] = {}
+    for target in targets(pipe).values():
+        layer = getattr(pipe, target.part.attribute).get_submodule(target.path)
+        for name in getattr(layer, "lora_A", ()):
+            pair = (layer.lora_A[name].weight, layer.lora_B[name].weight)
+            scale = Factors(*pair, layer.lora_alpha[name], layer.use_rslora[name]).scale
+            if name not in found and scale:
+                found[name] = layer.scaling[name] / scale
+    return found
+
+
+def attach(pipe: DiffusionPipeline, path: Path, name: str) -> None:
+    """diffusers' own loading, without its notes on networks that a file does not change. Raises what it raises."""
+    with _quiet():
+        pipe.load_lora_weights(str(path), adapter_name=name)
+
+
+def detach(pipe: DiffusionPipeline, name: str, others: Mapping[str, float]) -> None:
+    """Remove an adapter, also one that has landed in part; with no others the layers are the base's own again."""
+    from diffusers.utils.peft_utils import delete_adapter_layers
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not others:
+        pipe.unload_lora_weights()
+        return
+    for network in (getattr(pipe, part.attribute) for part in parts(pipe)):
+        if any(isinstance(module, BaseTunerLayer) for module in network.modules()):
+            with _quiet():
+                delete_adapter_layers(network, name)
+    pipe.set_adapters(list(others), list(others.values()))
+
+
+def landed(pipe: DiffusionPipeline, factors: Mapping[str, Factors], name: str) -> list[str]:
+    """The modules, by canonical name, whose live layer has the very matrices and the scale that a file gives them."""
+    known = targets(pipe)
+    found = []
+    for module, wanted in factors.items():
+        layer = getattr(pipe, known[module].part.attribute).get_submodule(known[module].path)
+        if name not in getattr(layer, "lora_A", ()):
+            continue
+        pairs = ((layer.lora_A[name].weight, wanted.down), (layer.lora_B[name].weight, wanted.up))
+        same = all(live.shape == file.shape and torch.equal(live, file.to(live)) for live, file in pairs)
+        if same and math.isclose(layer.scaling[name], wanted.scale, rel_tol=1e-6):
+            found.append(module)
+    return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what diffusers, transformers and peft log, warn of and draw while an adapter loads."""
+    import warnings
+
+    import diffusers
+    import transformers
+
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    levels = [logging.get_verbosity() for logging in libraries]
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    try:
+        for logging in libraries:
+            logging.set_verbosity(logging.CRITICAL)
+        transformers.utils.logging.disable_progress_bar()
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        for logging, level in zip(libraries, levels, strict=True):
+            logging.set_verbosity(level)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()

@@ -1,0 +1,114 @@
+"""What adapters say about themselves in their files' headers: ModelSpec 1.0.1, kohya's keys, and our own.
+
+Metadata inside the program is a flat mapping under plain names (`title`, `trigger_phrase`, `config`, `seed`, ...). In a
+header the names of the ModelSpec have its prefix, and all others ours; names that hold a dot or begin with `ss_` came
+from someone's header and stand as they are.
+
+ModelSpec: github.com/Stability-AI/ModelSpec. Hashes: `modelspec.hash_sha256` and kohya's `sshs_model_hash` are SHA-256
+of the file behind its header; `sshs_legacy_hash` is the start of SHA-256 of the 64 KiB at the offset of 1 MiB in the
+file as it is with kohya's keys alone (both as sd-scripts and sd-webui-additional-networks define them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..models.latent_diffusion import LatentDiffusion
+
+_SPEC = (
+    "title", "resolution", "prediction_type", "description", "author", "date", "license", "usage_hint", "tags",
+    "merged_from", "trigger_phrase", "timestep_range", "encoder_layer", "thumbnail",
+)  # fmt: skip
+_ELSEWHERE = ("architecture", "kohya_version", "implementation", "output_name")  # in keys of another name
+_PREDICTION = {"v_prediction": "v"}  # the ModelSpec's word for it
+
+
+def facts(base: LatentDiffusion) -> dict[str, str]:
+    """What the base itself says about an adapter that is trained on it."""
+    from .. import __version__
+
+    return {
+        "architecture": base.architecture,
+        "kohya_version": base.kohya_version,
+        "prediction_type": base.prediction_type,
+        "resolution": f"{base.resolution}x{base.resolution}",
+        "base": base.identity,
+        "version": __version__,
+    }
+
+
+def _resolution(value: str) -> str:
+    """`512` or `512x768` -> WIDTHxHEIGHT."""
+    return f"{value}x{value}" if value.isdigit() else value
+
+
+def modelspec(metadata: Mapping[str, str], kind: str) -> dict[str, str]:
+    """The ModelSpec's keys and ours. `kind` is the adapter's: `lora`, `textual-inversion`.
+
+    The hash is left to `hashed`, which is called when the tensors are final.
+    """
+    header = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"{metadata['architecture']}/{kind}",
+        "modelspec.implementation": metadata.get("implementation", "diffusers"),
+        "modelspec.title": kind,
+    }
+    for name, value in metadata.items():
+        if "." in name or name.startswith("ss_"):
+            header[name] = value
+        elif name in _SPEC:
+            header[f"modelspec.{name}"] = value
+        elif name not in _ELSEWHERE:
+            header[f"tuner.{name}"] = value
+    prediction, resolution = metadata["prediction_type"], metadata["resolution"]
+    header["modelspec.prediction_type"] = _PREDICTION.get(prediction, prediction)
+    header["modelspec.resolution"] = _resolution(resolution)
+    return header
+
+
+def kohya(metadata: Mapping[str, str], rank: int, alpha: float, arguments: Mapping[str, str]) -> dict[str, str]:
+    """The keys that A1111 and kohya's own tools read from a LoRA."""
+    version = metadata["kohya_version"]
+    return {
+        "ss_v2": str(version.startswith("sd_v2")),
+        "ss_base_model_version": version,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(alpha),
+        "ss_network_args": json.dumps(dict(arguments)),
+        "ss_output_name": metadata.get("output_name", metadata.get("title", "")),
+    }
+
+
+def hashed(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The header with the hashes of the tensors that it will stand before; kohya's where kohya's keys are there."""
+    from safetensors.torch import save
+
+    training = {name: value for name, value in header.items() if name.startswith("ss_")}
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, training)
+    digest = hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+    hashes = {"modelspec.hash_sha256": f"0x{digest}"}
+    if training:
+        legacy = hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8]
+        hashes |= {"sshs_model_hash": digest, "sshs_legacy_hash": legacy}
+    return {**header, **hashes}
+
+
+def plain(header: Mapping[str, str]) -> dict[str, str]:
+    """Metadata under plain names from a file's header, without what is made anew when it is written."""
+    kept = {}
+    for name, value in header.items():
+        space, _, word = name.partition(".")
+        if space == "tuner" or (space == "modelspec" and word in _SPEC):
+            kept[word] = value
+        elif space.startswith("ss_"):
+            kept[name] = value
+    if kept.get("prediction_type") == "v":
+        kept["prediction_type"] = "v_prediction"
+    return kept
