@@ -39,6 +39,18 @@ def grid(
     return sheet
 
 
+def beside(before: Path, after: Path) -> Image.Image:
+    """Two sheets side by side under the words "before" and "after"."""
+    parts = [Image.open(path).convert("RGB") for path in (before, after)]
+    sheet = Image.new("RGB", (sum(p.width for p in parts) + 4 * GAP, max(p.height for p in parts) + 26), PAPER)
+    pen, x = ImageDraw.Draw(sheet), 0
+    for words, part in zip(("before", "after"), parts, strict=True):
+        pen.text((x + GAP, 4), words, INK, ImageFont.load_default(17))
+        sheet.paste(part, (x, 26))
+        x += part.width + 4 * GAP
+    return sheet
+
+
 def save(picture: Image.Image, path: Path) -> None:
     """Write a PNG atomically."""
     from ..files import replacing
