@@ -13,7 +13,7 @@ from torch import Tensor
 from tuner.adapters.lora import Lora as LoraFile
 from tuner.config import common
 from tuner.data.batch import Batch
-from tuner.data.source import Source, encoded, pictures, with_latents
+from tuner.data.source import Source, imagined, pictures, with_latents, with_prompts
 from tuner.models.latent_diffusion import LatentDiffusion
 from tuner.randomness import seed_of
 from tuner.recipe import Recipe, TrainConfig
@@ -29,6 +29,8 @@ class LoraOptions(TrainConfig):
     rank: int = common(16, "Rank of the update: its capacity, and the file's size.", ge=1, le=1024)
     alpha: float = common(0.0, "Scale of the update times its rank; 0 takes the rank.", ge=0)
     train_text_encoder: bool = Field(False, description="Train the text encoder's attention as well.")
+    class_prompt: list[str] = Field([], description="What the base is not to forget (prior preservation); repeatable.")
+    class_images: int = Field(1, ge=1, description="Pictures of each class prompt, drawn by the base before training.")
 
 
 class Lora(Recipe):
@@ -51,9 +53,17 @@ class Lora(Recipe):
                 )
 
     def data(self, run: Run) -> Source:
-        if self.config.train_text_encoder:
-            return with_latents(pictures(self.config, self.model), self.model)
-        return encoded(self.config, self.model)
+        """The folder's examples and, as often, pictures of the class prompts that the base itself draws."""
+        source = self._encoded(pictures(self.config, self.model))
+        if not self.config.class_prompt:
+            return source
+        prior = imagined(source, self.model, self.config.class_prompt, self.config.class_images)
+        return source.with_prior(self._encoded(prior))
+
+    def _encoded(self, source: Source) -> Source:
+        """Latents always; prompts too, unless their encoder trains."""
+        source = with_latents(source, self.model)
+        return source if self.config.train_text_encoder else with_prompts(source, self.model)
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch)

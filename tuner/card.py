@@ -48,7 +48,7 @@ def write(run: Run, recipe: Recipe, config: Any, usage: str, proofs: list[str]) 
         name=run.name,
         version=__version__,
         summary=about.split("\n")[0],
-        count=len(recipe.source),
+        count=len(recipe.source) - recipe.source.prior,
         steps=config.steps,
         samples="samples/sheet.png",
         proofs="\n".join(f"- {sentence}" for sentence in proofs),

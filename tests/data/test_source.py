@@ -11,7 +11,7 @@ from PIL import Image
 from tuner.config import build
 from tuner.data.folder import read_folder
 from tuner.data.pictures import BadPicture, read, square
-from tuner.data.source import Source, encoded, pictures
+from tuner.data.source import Source, encoded, imagined, pictures, with_latents, with_prompts
 from tuner.errors import RequestError, RunError
 from tuner.models.latent_diffusion import LatentDiffusion
 from tuner.recipe import TrainConfig
@@ -125,6 +125,20 @@ def test_an_epoch_visits_every_example_once():
     seen = [c for step in range(5) for c in source.batch(step, range(4)).captions]
     assert sorted(seen[:10]) == sorted(source.captions) == sorted(seen[10:])
     assert seen[:10] != seen[10:]
+
+
+def test_a_prior_is_visited_as_often_as_the_pictures(images, model):
+    own = encoded(config(images), model)
+    prior = imagined(own, model, ["a cat", "a dog", "a photo", "a picture", "a cat", "a dog", "a photo"], 2)
+    assert len(prior) == 14 and prior.captions[:3] == ["a cat", "a cat", "a dog"]
+    assert not torch.equal(prior.pixels[0], prior.pixels[1])
+    both = own.with_prior(with_prompts(with_latents(prior, model), model))
+    seen = [caption for step in range(13) for caption in both.batch(step, range(2)).captions]
+    mine = [caption for caption in seen if caption.startswith("a teddy bear")]
+    assert (len(mine), len(seen)) == (12, 26)
+    batch = both.batch(0, range(26))
+    encoded_anew = model.encode_prompts(batch.captions).hidden
+    assert torch.allclose(batch.conditioning.hidden, encoded_anew, atol=1e-5)
 
 
 def test_caption_dropout_gives_the_empty_prompt(images, model):

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..config import Options, common
 from ..errors import RequestError, RunError
 from ..models.conditioning import Conditioning
-from ..randomness import Draws, shuffled
+from ..randomness import Draws, seed_of, shuffled
 from .batch import Batch
 from .folder import read_folder
 from .pictures import BadPicture, read, square
@@ -53,6 +53,8 @@ class Source:
         empty: the conditioning of the empty caption, one row.
         dropout: share of the examples whose caption is left out.
         skipped: a sentence for each picture that could not be used.
+        prior: how many of the examples, the last ones, the base itself has drawn.
+        visits: the examples that an epoch visits, (V,), where some are visited more often than others.
     """
 
     seed: int
@@ -65,6 +67,8 @@ class Source:
     empty: Conditioning | None = None
     dropout: float = 0.0
     skipped: tuple[str, ...] = ()
+    prior: int = 0
+    visits: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -72,10 +76,12 @@ class Source:
     def batch(self, step: int, positions: Sequence[int], device: torch.device | str = "cpu") -> Batch:
         """The examples at `positions` of the global batch of optimizer step `step` (from 0).
 
-        Epoch after epoch, every example is visited once, in an order of its own.
+        Epoch after epoch, every visit is paid once, in an order of its own.
         """
-        places = [divmod(step * self.global_batch + position, len(self)) for position in positions]
-        index = [int(_order(self.seed, epoch, len(self))[offset]) for epoch, offset in places]
+        visits = len(self) if self.visits is None else len(self.visits)
+        places = [divmod(step * self.global_batch + position, visits) for position in positions]
+        index = [int(_order(self.seed, epoch, visits)[offset]) for epoch, offset in places]
+        index = index if self.visits is None else self.visits[index].tolist()
         draw = Draws.at(self.seed, step, positions, device)
         keep = draw.uniform("caption dropout") >= self.dropout
         pixels = None if self.pixels is None else self.pixels[index].to(device).float() / 127.5 - 1
@@ -86,6 +92,19 @@ class Source:
             conditioning = known.where(keep, self.empty.to(device)) if self.dropout else known
         moments = None if self.moments is None else self.moments[index].to(device)
         return Batch(draw, captions, moments, pixels, conditioning)
+
+    def with_prior(self, prior: Source) -> Source:
+        """These examples and, about as often, those of `prior`: every epoch repeats the fewer to match the more."""
+        mine, its = torch.arange(len(self)), torch.arange(len(prior)) + len(self)
+        more = max(len(self), len(prior))
+        visits = torch.cat([part.repeat(round(more / len(part))) for part in (mine, its)])
+        assert self.moments is not None and prior.moments is not None
+        both = replace(self, captions=self.captions + prior.captions, prior=len(prior), visits=visits)
+        both = replace(both, moments=torch.cat([self.moments, prior.moments]))
+        if self.conditioning is None or prior.conditioning is None or self.rows is None or prior.rows is None:
+            return both
+        rows = torch.cat([self.rows, prior.rows + len(self.conditioning)])
+        return replace(both, conditioning=Conditioning.cat([self.conditioning, prior.conditioning]), rows=rows)
 
 
 @lru_cache(maxsize=4)
@@ -150,6 +169,19 @@ def with_prompts(source: Source, model: LatentDiffusion) -> Source:
     rows = torch.tensor([known[caption] for caption in source.captions])
     empty = model.encode_prompts([""]).to("cpu")
     return replace(source, conditioning=Conditioning.cat(parts), rows=rows, empty=empty)
+
+
+def imagined(source: Source, model: LatentDiffusion, prompts: Sequence[str], count: int) -> Source:
+    """`count` pictures of each prompt, drawn by the model itself, as examples: what it is not to forget.
+
+    Prior preservation: Ruiz et al. 2023 (arXiv:2208.12242), section 3.2.
+    """
+    from ..evaluation.pictures import pictures as draw
+
+    drawn = draw(model.pipeline("dpm++"), prompts, [seed_of(source.seed, "prior", k) for k in range(count)])
+    pixels = torch.stack([torch.from_numpy(square(picture, picture.width)) for picture in drawn])
+    captions = [prompt for prompt in prompts for _ in range(count)]
+    return Source(source.seed, source.global_batch, captions, pixels=pixels, dropout=source.dropout)
 
 
 def encoded(config: Any, model: LatentDiffusion) -> Source:

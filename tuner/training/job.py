@@ -103,11 +103,13 @@ def _park(recipe: Recipe) -> None:
 
 
 def _overview(recipe: Recipe, source: Any, config: Any, machine: Any) -> str:
+    own = f" and {source.prior} of the base's own" if source.prior else ""
     count = sum(p.numel() for p in recipe.parameters() if p.requires_grad)
+    threads = torch.get_num_threads()
     return (
-        f"{len(source)} pictures, {config.steps} steps of {source.global_batch} (global batch), {count:,} parameters "
-        f"train; {machine.device.type}, {machine.mixed_precision.replace('no', 'fp32')}, "
-        f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}."
+        f"{len(source) - source.prior} pictures{own}, {config.steps} steps of {source.global_batch} (global batch), "
+        f"{count:,} parameters train; {machine.device.type}, {machine.mixed_precision.replace('no', 'fp32')}, "
+        f"{threads} thread{'s' * (threads > 1)}."
     )
 
 
