@@ -1,4 +1,4 @@
-"""The makers' commands: `python -m tuner.bundled emoji | world | judge | folders`. Users need none of them."""
+"""The makers' commands: `python -m tuner.bundled emoji | world | judge | base | ...`. Users need none of them."""
 
 import sys
 from pathlib import Path
@@ -64,7 +64,51 @@ def judge(
     maker.save(trained, accuracy, seed, steps, out or WEIGHTS)
     print(f"{'right in %':14}" + "".join(f"{head:>12}" for head in accuracy["all"]))
     for group, shares in accuracy.items():
-        print(f"{group:14}" + "".join(f"{100 * share:12.2f}" for share in shares.values()))
+        cells = (f"{100 * shares[head]:.2f}" if head in shares else "-" for head in accuracy["all"])
+        print(f"{group:14}" + "".join(f"{cell:>12}" for cell in cells))
+
+
+@app.command()
+def base(
+    out: Annotated[Path, typer.Argument(help="Folder of the worlds and the runs; the same one goes on.")],
+    count: Annotated[int, typer.Option(min=1, help="Scenes in each of the two worlds.")] = 20_000,
+    steps: Annotated[int, typer.Option(min=10, help="Steps of the last stage.")] = 12_000,
+    start: Annotated[str, typer.Option(help="`new`, or a model whose last stage goes on.")] = "new",
+    install: Annotated[bool, typer.Option(help="Make the result the bundled base.")] = False,
+) -> None:
+    """Train the base: an autoencoder on crops and on pictures, then U-Net and text encoder. Resumes."""
+    from ..commands.show import showing
+    from . import base as maker
+
+    pipeline = maker.train(out, count, steps, start, showing(False))
+    if install:
+        maker.install(pipeline)
+    print(f"The base is in {maker.BASE if install else pipeline}")
+
+
+@app.command()
+def figures(
+    model: Annotated[str, typer.Option("--base", help="The base to judge.")] = "emoji",
+    count: Annotated[int, typer.Option(min=1, help="Pictures a subject.")] = 8,
+    out: Annotated[Path, typer.Option(help="Folder of the page and its pictures.")] = Path("docs"),
+) -> None:
+    """Judge what the base draws: every subject, on every colour."""
+    from .figures import of_base
+
+    print(of_base(model, count, out))
+
+
+@app.command()
+def lora_figures(
+    subject: Annotated[list[str] | None, typer.Option(help="A held-out subject; may be given again.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures a subject.")] = 32,
+    out: Annotated[Path, typer.Option(help="Folder of the page and its pictures.")] = Path("docs"),
+    runs: Annotated[Path, typer.Option(help="Folder of the runs; finished ones are used again.")] = Path("runs"),
+) -> None:
+    """Train a LoRA of each of some held-out subjects; judge the same seeds before and after."""
+    from .figures import SUBJECTS, of_lora
+
+    print(of_lora("emoji", tuple(subject or SUBJECTS), count, out, runs))
 
 
 @app.command()

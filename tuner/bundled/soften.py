@@ -6,21 +6,27 @@ from torch.nn import functional
 
 
 def soften(pixels: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
-    """Alter a batch mildly. The subject, the background's colour and the style stay what they are.
+    """Alter a batch mildly, a third of it in its colours alone. Subject, background and style stay what they are.
 
     Args:
         pixels: (B, 3, H, W) in [-1, 1].
         random: where all draws come from.
 
     Returns:
-        The altered pixels, (B, 3, H, W), and which of them are ruined, bool (B,): cut up and put together wrongly,
-        so that they show no subject any more.
+        The altered pixels, (B, 3, H, W), and which of them are ruined, bool (B,): emptied, or cut up and put together
+        wrongly, so that they show no subject any more.
     """
-    ruined = torch.rand(len(pixels), generator=random) < 0.04
-    mixed = torch.where(ruined[:, None, None, None], _shuffled(pixels, random), pixels)
-    shown = _coloured(_blurred(_rescaled(_bent(mixed, random), random), random), random)
-    noise = torch.randn(shown.shape, generator=random) * torch.rand(len(shown), 1, 1, 1, generator=random) * 0.06
-    return (shown + noise).clamp(-1, 1), ruined
+    fate = torch.rand(len(pixels), generator=random)
+    pixels = _where(fate < 0.06, _shuffled(pixels, random), pixels)
+    pixels = _where(fate < 0.02, pixels[:, :, :1, :1].expand_as(pixels), pixels)  # the corner: background alone
+    softened = _blurred(_rescaled(_bent(pixels, random), random), random)
+    shown = _coloured(_where(torch.rand(len(pixels), generator=random) < 0.67, softened, pixels), random)
+    noise = torch.randn(shown.shape, generator=random) * _uniform(len(shown), 0, 0.04, random)[:, None, None, None]
+    return (shown + noise).clamp(-1, 1), fate < 0.06
+
+
+def _where(chosen: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    return torch.where(chosen[:, None, None, None], one, other)
 
 
 def _uniform(count: int, low: float, high: float, random: Generator) -> Tensor:
@@ -45,7 +51,7 @@ def _bent(pixels: Tensor, random: Generator) -> Tensor:
     move = torch.empty(count, 2).uniform_(-0.05, 0.05, generator=random)
     across = torch.stack([mirror * wide * angle.cos(), -high * angle.sin(), move[:, 0]], dim=1)
     down = torch.stack([wide * angle.sin(), high * angle.cos(), move[:, 1]], dim=1)
-    grid = functional.affine_grid(torch.stack([across, down], dim=1), pixels.shape, align_corners=False)
+    grid = functional.affine_grid(torch.stack([across, down], dim=1), list(pixels.shape), align_corners=False)
     waves = torch.randn(count, 2, 6, 6, generator=random) * _uniform(count, 0, 0.035, random)[:, None, None, None]
     warp = functional.interpolate(waves, (side, side), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
     return functional.grid_sample(pixels, grid + warp, padding_mode="border", align_corners=False)
@@ -54,11 +60,11 @@ def _bent(pixels: Tensor, random: Generator) -> Tensor:
 def _rescaled(pixels: Tensor, random: Generator) -> Tensor:
     """A third of the pictures, reduced and enlarged again."""
     side = pixels.shape[-1]
-    small = int(torch.randint(side * 5 // 8, side, (), generator=random))
+    small = int(torch.randint(side * 3 // 4, side, (), generator=random))
     chosen = torch.rand(len(pixels), generator=random) < 0.33
     reduced = functional.interpolate(pixels, (small, small), mode="bilinear", antialias=True)
     back = functional.interpolate(reduced, (side, side), mode="bicubic", align_corners=False)
-    return torch.where(chosen[:, None, None, None], back, pixels)
+    return _where(chosen, back, pixels)
 
 
 def _blurred(pixels: Tensor, random: Generator, reach: int = 2) -> Tensor:
@@ -75,5 +81,5 @@ def _blurred(pixels: Tensor, random: Generator, reach: int = 2) -> Tensor:
 def _coloured(pixels: Tensor, random: Generator) -> Tensor:
     """Contrast and each channel's level off by a few percent."""
     contrast = torch.empty(len(pixels), 1, 1, 1).uniform_(0.92, 1.06, generator=random)
-    level = torch.empty(len(pixels), 3, 1, 1).uniform_(-0.06, 0.06, generator=random)
+    level = torch.empty(len(pixels), 3, 1, 1).uniform_(-0.08, 0.08, generator=random)
     return pixels * contrast + level

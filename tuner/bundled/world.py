@@ -6,6 +6,7 @@ The words are listed in `vocabulary`: the bundled base's tokenizer holds each of
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
@@ -70,7 +71,7 @@ def scene(
     return Scene(subject, background, style, size, (0.5 + float(x), 0.5 + float(y)), tilt, mirror, grain)
 
 
-def scenes(seed: int, count: int, subjects: Sequence[str], **options) -> Iterator[Scene]:
+def scenes(seed: int, count: int, subjects: Sequence[str], **options: Any) -> Iterator[Scene]:
     """`count` scenes; scene i depends on (seed, i) alone. Options as in `scene`."""
     for i in range(count):
         yield scene(np.random.default_rng((seed, i)), subjects, **options)

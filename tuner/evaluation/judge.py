@@ -26,6 +26,7 @@ WEIGHTS = PACKAGE / "bundled" / "judge" / "judge.safetensors"
 ABOUT = ("subjects", "backgrounds", "styles", "widths", "embedding")  # what a judge is made from; the file's header
 SIDE = 64  # pixels
 REFERENCE_SEED, REFERENCES_EACH = 7003, 12  # training draws from 7001, its test from 7002
+GRID = 8  # pixels after which the blocks of pixel art repeat: three in eight
 SHARPNESS = 20.0  # scale of the cosine between a picture's features and a subject's direction
 
 
@@ -70,11 +71,11 @@ class Recognition:
 
 
 def pixels(images: Sequence[Image.Image]) -> Tensor:
-    """Pictures as the judge takes them: float32 (N, 3, 64, 64) in [-1, 1]; other sizes are fitted into the square."""
+    """One picture or more as the judge takes them: float32 (N, 3, 64, 64) in [-1, 1], each scaled to the square."""
     small = [image.convert("RGB") for image in images]
     small = [i if i.size == (SIDE, SIDE) else i.resize((SIDE, SIDE), Image.Resampling.BOX) for i in small]
-    stack = np.stack([np.asarray(image) for image in small]) if small else np.zeros((0, SIDE, SIDE, 3), np.uint8)
-    return torch.from_numpy(stack).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    stack = torch.from_numpy(np.stack([np.asarray(image) for image in small]))
+    return stack.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 class Block(nn.Module):
@@ -119,7 +120,7 @@ class Judge(nn.Module):
         self.project = nn.Linear(widths[-1], embedding)
         self.subject = nn.Linear(embedding, len(self.subjects), bias=False)
         self.background = nn.Linear(widths[-1], len(self.backgrounds))
-        self.style = nn.Linear(widths[-1], len(self.styles))
+        self.style = nn.Linear(sum(widths) + 2 * GRID, len(self.styles))  # texture is seen at every scale
 
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> Judge:
@@ -135,14 +136,15 @@ class Judge(nn.Module):
 
     def forward(self, pixels: Tensor) -> Verdict:
         """Logits of pixels (N, 3, 64, 64) in [-1, 1]."""
-        pooled = self._pooled(pixels)
+        levels = self._levels(pixels)
         directions = functional.normalize(self.subject.weight.float(), dim=1)
-        likeness = self._embed(pooled) @ directions.T
-        return Verdict(SHARPNESS * likeness, self.background(pooled), self.style(pooled))
+        likeness = self._embed(levels[-1]) @ directions.T
+        texture = torch.cat([*levels, _steps(pixels)], dim=1)
+        return Verdict(SHARPNESS * likeness, self.background(levels[-1]), self.style(texture))
 
     def features(self, pixels: Tensor) -> Tensor:
         """What pixels (N, 3, 64, 64) show, whatever is behind it: (N, D), L2-normalised, for distances."""
-        return self._embed(self._pooled(pixels))
+        return self._embed(self._levels(pixels)[-1])
 
     @torch.no_grad()
     def judge(self, images: Sequence[Image.Image]) -> list[Opinion]:
@@ -171,8 +173,13 @@ class Judge(nn.Module):
         likeness, nearest = (self._features(images) @ known.features.T).max(dim=1)
         return [Recognition(known.names[i], s) for i, s in zip(nearest.tolist(), likeness.tolist(), strict=True)]
 
-    def _pooled(self, pixels: Tensor) -> Tensor:
-        return self.blocks(self.stem(pixels)).mean(dim=(2, 3))
+    def _levels(self, pixels: Tensor) -> list[Tensor]:
+        """The mean of each level's channels: (N, width) each, from fine to coarse."""
+        x, means = self.stem(pixels), []
+        for block in self.blocks:
+            x = block(x)
+            means.append(x.mean(dim=(2, 3)))
+        return means
 
     def _embed(self, pooled: Tensor) -> Tensor:
         return functional.normalize(self.project(pooled).float(), dim=1)
@@ -182,7 +189,8 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def _features(self, images: Sequence[Image.Image]) -> Tensor:
-        return torch.cat([self.features(self._pixels(chunk)) for chunk in _chunks(images)])
+        found = [self.features(self._pixels(chunk)) for chunk in _chunks(images)]
+        return torch.cat(found) if found else self.subject.weight[:0]  # (0, D)
 
     def _opinions(self, verdict: Verdict) -> list[Opinion]:
         best = [logits.softmax(dim=1).max(dim=1) for logits in (verdict.subject, verdict.background, verdict.style)]
@@ -192,5 +200,17 @@ class Judge(nn.Module):
         return [Opinion(*row) for row in zip(*said, *sure, strict=True)]
 
 
+def _steps(pixels: Tensor) -> Tensor:
+    """How much neighbours differ, by place in the grid and relative to their mean: logarithms, (N, 2 * GRID).
+
+    Pixel art changes at the edges of its blocks alone; everything else changes anywhere.
+    """
+    across = (pixels - pixels.roll(1, 3)).abs().mean(dim=(1, 2))
+    down = (pixels - pixels.roll(1, 2)).abs().mean(dim=(1, 3))
+    places = [side.unflatten(1, (-1, GRID)).mean(dim=1) for side in (across, down)]
+    steps = torch.cat(places, dim=1).clamp(min=1e-3).log()
+    return steps - steps.mean(dim=1, keepdim=True)
+
+
 def _chunks(images: Sequence[Image.Image], size: int = 128) -> list[Sequence[Image.Image]]:
-    return [images[i : i + size] for i in range(0, len(images), size)] or [images]
+    return [images[i : i + size] for i in range(0, len(images), size)]

@@ -1,0 +1,87 @@
+"""Training the bundled base: the picture world, then `tuner pretrain` three times over.
+
+Every stage is a run that resumes: interrupted, the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..config import build, write_toml
+from ..files import replacing, write_text
+from ..places import PACKAGE, place
+from ..recipe import load_recipe, recipe_class
+from ..run import Run
+from ..training.job import Show, run_recipe
+from . import emoji, world
+from .folders import write_world
+
+BASE = PACKAGE / "bundled" / "base"
+KNOWN_SEED, ALL_SEED = 1, 2  # of the scenes; the judge's are from 7001 on
+
+
+def training() -> str:
+    """The base's own defaults: what measured best on it (docs/lora.md), and what a LoRA is not to forget."""
+    colours = list(world.COLOURS)
+    scenes = [world.Scene(name, colours[7 * i % len(colours)]) for i, name in enumerate(emoji.KNOWN)]
+    values = {
+        "steps": 400, "batch_size": 8, "learning_rate": 1e-3, "class_prompt": [world.caption(it) for it in scenes],
+    }  # fmt: skip
+    return "# Defaults on this base; flags and configuration files go before them.\n[lora]\n" + write_toml(values)
+
+
+def worlds(folder: Path, count: int) -> None:
+    """The pictures that the stages see: scenes of the base's subjects, and of all pictures that are not held out."""
+    everything = [name for name in emoji.table() if name not in emoji.HELD_OUT]
+    for name, seed, subjects in (("known", KNOWN_SEED, emoji.KNOWN), ("all", ALL_SEED, everything)):
+        if not (folder / name).exists():
+            write_world(folder / name, count, seed, subjects=subjects)
+    write_text(folder / "words.txt", "\n".join(world.vocabulary()) + "\n")
+
+
+def stages(folder: Path, steps: int, start: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The runs, by name, with their options. `steps` are the last one's; the autoencoder takes two fifths as many.
+
+    The autoencoder learns on crops first, which are a quarter of the work, and then on whole pictures.
+    """
+    shared = {"precision": "bf16", "lr_scheduler": "cosine", "save_every": 500, "seed": 1}
+    vae = {**shared, "stage": "autoencoder", "images": str(folder / "all"), "batch_size": 16, "ema": 0.0}
+    crops = folder / "crops"
+    if start == "new":
+        words = str(folder / "words.txt")
+        yield "crops", {**vae, "steps": steps * 3 // 10, "crop": 32, "learning_rate": 1e-3, "words": words}
+        yield "pictures", {**vae, "base": str(crops / "pipeline"), "steps": steps // 10, "learning_rate": 4e-4}
+        start = str(folder / "pictures" / "pipeline")
+    yield "base", {
+        **shared, "stage": "diffusion", "base": start, "images": str(folder / "known"), "steps": steps,
+        "learning_rate": 6e-4, "warmup_steps": min(300, steps // 10), "ema": 0.9995, "snr_gamma": 5.0,
+        "sample_every": 1000,
+    }  # fmt: skip
+
+
+def train(folder: Path, count: int, steps: int, start: str, show: Show) -> Path:
+    """Make the worlds and train the stages in `folder`; the pipeline of the last one."""
+    kind = recipe_class(load_recipe(place("recipes") / "pretrain.py"))
+    worlds(folder, count)
+    run: Run | None = None
+    for name, options in stages(folder, steps, start):
+        out = folder / name
+        config = build(kind.Config, {**options, "out": str(out), "resume": (out / "config.toml").exists()})
+        run = run_recipe(kind, config, "pretrain", show)
+        run.close()
+    assert run is not None
+    return run.folder / "pipeline"
+
+
+def install(pipeline: Path, out: Path = BASE) -> None:
+    """Make a trained pipeline the bundled one, in fp16."""
+    import torch
+
+    from ..models.architecture import save
+    from ..models.latent_diffusion import LatentDiffusion
+
+    with replacing(out) as part:
+        save(LatentDiffusion.load(str(pipeline)), part, torch.float16)
+        write_text(part / "training.toml", training())
