@@ -103,6 +103,16 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_files_have_the_permissions_of_any_other(tmp_path):
+    import torch
+
+    from tuner.adapters.artifact import Artifact
+
+    (tmp_path / "plain").write_text("")
+    Artifact({"a": torch.zeros(2)}).save(tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_discarding_leaves_nothing(tmp_path):
     it = run(tmp_path)
     it.discard()

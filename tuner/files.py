@@ -8,9 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 def _settle(path: Path) -> None:
-    """Bring a file or a folder's entries to the disk."""
+    """Bring a file or a folder's entries to the disk, readable by whom the user's umask lets read."""
+    if path.is_file():  # safetensors makes its files private
+        path.chmod(0o666 & ~_UMASK)
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..commands.quiet import turn_down
 from ..errors import RequestError
 from ..places import place
 from . import emoji as pictures
@@ -120,6 +121,7 @@ def folders(out: Annotated[Path | None, typer.Option(help="Where to; datasets un
 
 def main() -> None:
     """Run the command line. A wrong request is one sentence on stderr and exit code 2."""
+    turn_down()
     try:
         app(prog_name="python -m tuner.bundled")
     except RequestError as error:
