@@ -133,10 +133,10 @@ def test_a_prior_is_visited_as_often_as_the_pictures(images, model):
     assert len(prior) == 14 and prior.captions[:3] == ["a cat", "a cat", "a dog"]
     assert not torch.equal(prior.pixels[0], prior.pixels[1])
     both = own.with_prior(with_prompts(with_latents(prior, model), model))
-    seen = [caption for step in range(13) for caption in both.batch(step, range(2)).captions]
+    seen = [caption for step in range(15) for caption in both.batch(step, range(2)).captions]
     mine = [caption for caption in seen if caption.startswith("a teddy bear")]
-    assert (len(mine), len(seen)) == (12, 26)
-    batch = both.batch(0, range(26))
+    assert (len(mine), len(seen)) == (16, 30)  # the four pictures four times, the fourteen once
+    batch = both.batch(0, range(30))
     encoded_anew = model.encode_prompts(batch.captions).hidden
     assert torch.allclose(batch.conditioning.hidden, encoded_anew, atol=1e-5)
 
