@@ -58,14 +58,17 @@ def write(run: Run, recipe: Recipe, config: Any, usage: str, proofs: list[str]) 
     write_text(run.folder / "README.md", text)
 
 
-def closing(run: Run, config: Any, paths: list[Path], prompts: list[str]) -> str:
+def closing(run: Run, flags: str, paths: list[Path], prompt: str) -> str:
     """The last screen."""
-    lines = [f"Done. Everything is in {run.folder}:"]
-    lines += [
-        f"  {path.relative_to(run.folder)!s:44} {path.stat().st_size / 1e6:.1f} MB" for path in paths if path.is_file()
+    rows = [(f"{path.relative_to(run.folder)}{'/' * path.is_dir()}", f"{_size(path) / 1e6:.1f} MB") for path in paths]
+    rows += [
+        ("samples/sheet.png", "before and after, at the same seeds"),
+        ("README.md", "model card; how to use it in other programs"),
     ]
-    lines += [f"  {'samples/sheet.png':44} before and after, at the same seeds"]
-    lines += [f"  {'README.md':44} model card; how to use it in diffusers, ComfyUI, A1111"]
-    base = "" if config.base == "emoji" else f" --base {json.dumps(config.base)}"
-    lines += [f"Try it: tuner generate {json.dumps(prompts[0])} --adapter {paths[0]}{base}"]
-    return "\n".join(lines)
+    lines = [f"  {name:44} {words}" for name, words in rows]
+    asked = f"Try it: tuner generate {json.dumps(prompt, ensure_ascii=False)} {flags}"
+    return "\n".join([f"Done. Everything is in {run.folder}:", *lines, asked])
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())

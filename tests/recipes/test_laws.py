@@ -130,8 +130,10 @@ def test_accumulating_equals_one_batch(kind, options, tmp_path, split):
 
 
 def test_config_toml_reproduces_the_run(kind, options, tmp_path):
-    first = run_recipe(kind, build(kind.Config, {**options, "out": str(tmp_path / "first")}), "test", Silent())
+    show = Silent()
+    first = run_recipe(kind, build(kind.Config, {**options, "out": str(tmp_path / "first")}), "test", show)
     first.close()
+    assert show.said[-1].startswith(f"Done. Everything is in {first.folder}")
     values = read_toml(first.folder / "config.toml")
     assert values.pop("command") == "test"
     values["out"] = str(tmp_path / "second")

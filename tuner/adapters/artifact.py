@@ -100,3 +100,6 @@ class Export(Protocol):
 
     def usage(self, paths: list[Path], prompt: str) -> str:
         """How to use the written files, as Markdown."""
+
+    def flags(self, paths: list[Path], base: str) -> str:
+        """What `tuner generate` is told to draw with the written files."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -191,12 +192,22 @@ class Lora:
         from ..models.latent_diffusion import BUNDLED
 
         base = self.metadata["base"]
+        bundled = base in BUNDLED
+        source = f"BUNDLED[{json.dumps(base)}]" if bundled else json.dumps(base)
+        also = "from tuner.models.latent_diffusion import BUNDLED\n" if bundled else ""
         kohya, diffusers = paths
         return (
-            "```python\nfrom diffusers import StableDiffusionPipeline\n\n"
-            f"pipe = StableDiffusionPipeline.from_pretrained({json.dumps(str(BUNDLED.get(base, base)))})\n"
+            f"```python\nfrom diffusers import StableDiffusionPipeline\n{also}\n"
+            f"pipe = StableDiffusionPipeline.from_pretrained({source})\n"
             f"pipe.load_lora_weights({json.dumps(diffusers.relative_to(kohya.parent).as_posix())})\n"
             f'pipe({json.dumps(prompt)}).images[0].save("picture.png")\n```\n\n'
             f"ComfyUI: put `{kohya.name}` into `models/loras` and choose it in a Load LoRA node.\n\n"
             f"A1111: put `{kohya.name}` into `models/Lora` and write `<lora:{kohya.stem}:1>` in the prompt.\n"
         )
+
+    def flags(self, paths: list[Path], base: str) -> str:
+        """What `tuner generate` is told to draw with the files."""
+        from ..run import RunOptions
+
+        elsewhere = "" if base == RunOptions.model_fields["base"].default else f" --base {shlex.quote(base)}"
+        return f"--adapter {shlex.quote(str(paths[0]))}{elsewhere}"

@@ -24,7 +24,7 @@ from ..places import place
 from ..run import Run
 from . import emoji, world
 
-SAMPLER, STEPS, GUIDANCE = "dpm++", 20, 3.0  # what the README recommends for this base
+SAMPLER, STEPS, GUIDANCE = "dpm++", 20, 3.0
 
 
 SUBJECTS = ("teddy bear", "owl", "fox", "tractor", "pineapple", "snowman")  # of the LoRA page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,10 @@ class PipelineFolder:
             f'pipe = StableDiffusionPipeline.from_pretrained("{paths[0].name}")\n'
             f'pipe("{prompt}").images[0].save("picture.png")\n```\n'
         )
+
+    def flags(self, paths: list[Path], base: str) -> str:
+        """What `tuner generate` is told to draw with the folder."""
+        return f"--base {shlex.quote(str(paths[0]))}"
 
     @staticmethod
     def _dtype(folder: Path) -> torch.dtype:

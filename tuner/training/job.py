@@ -125,4 +125,4 @@ def _conclude(recipe: Recipe, config: Any, run: Run, prompts: list[str], show: S
     for sentence in proofs:
         show.say(sentence)
     card.write(run, recipe, config, export.usage(paths, prompts[0]), proofs)
-    show.say(card.closing(run, config, paths, prompts))
+    show.say(card.closing(run, export.flags(paths, config.base), paths, prompts[0]))
