@@ -15,7 +15,7 @@ from statistics import fmean
 import torch
 from PIL import Image
 
-from ..evaluation.judge import Judge, References
+from ..evaluation.judge import Judge, References, pixels
 from ..evaluation.pictures import pictures
 from ..evaluation.sheet import grid, save
 from ..files import write_text
@@ -27,6 +27,7 @@ from . import emoji, world
 SAMPLER, STEPS, GUIDANCE = "dpm++", 20, 3.0
 
 
+UNSEEN_SEED = 8001  # of scenes that neither the base nor the judge was trained on
 SUBJECTS = ("teddy bear", "owl", "fox", "tractor", "pineapple", "snowman")  # of the LoRA page
 
 
@@ -85,7 +86,7 @@ def page(out: Path, name: str, title: str, command: str, text: str, sheet: Image
 
 
 def percent(values: Iterable[bool]) -> str:
-    return f"{100 * fmean(values):.0f}%"
+    return f"{100 * fmean(values):.1f}%"
 
 
 def of_base(base: str, count: int, out: Path) -> str:
@@ -105,6 +106,8 @@ def of_base(base: str, count: int, out: Path) -> str:
         ("background right", percent(s.background == w.background for w, s, _ in triples)),
         ("eleven cats told from each other, mean", percent(value for row in cats.values() for value in row)),
         ("the worst of the cats", percent(min(cats.values(), key=fmean))),
+        ("autoencoder on unseen scenes", f"{fidelity(model, emoji.KNOWN):.1f} dB"),
+        ("autoencoder on scenes of held-out subjects", f"{fidelity(model, emoji.HELD_OUT):.1f} dB"),
         ("seconds a picture", f"{seconds:.2f}"),
     ]
     text = "\n".join([
@@ -116,6 +119,14 @@ def of_base(base: str, count: int, out: Path) -> str:
     ])  # fmt: skip
     rows = [made[k::count][i : i + 11] for i in range(0, len(emoji.KNOWN), 11) for k in range(min(2, count))]
     return page(out, "base", "The bundled base", "figures", text, grid(rows, cell=96), "every subject, two seeds")
+
+
+@torch.no_grad()
+def fidelity(model: LatentDiffusion, subjects: Sequence[str], count: int = 128) -> float:
+    """PSNR in dB, the mean over unseen scenes, of what the autoencoder makes of them."""
+    shown = pixels([world.draw(it, model.resolution) for it in world.scenes(UNSEEN_SEED, count, subjects)])
+    again = model.vae(shown).sample.clamp(-1, 1)
+    return float((10 * torch.log10(4 / (shown - again).square().mean((1, 2, 3)))).mean())
 
 
 def _only(judge: Judge, names: Sequence[str]) -> References:
