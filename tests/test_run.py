@@ -63,6 +63,14 @@ def test_a_resumed_run_keeps_its_threads(tmp_path):
     assert read_toml(again.folder / "config.toml")["threads"] == 2
 
 
+def test_fewer_steps_than_were_taken_do_not_rewrite_the_run(tmp_path):
+    it = run(tmp_path, steps=5)
+    it.log({"step": 5, "loss": 0.5})
+    it.close()
+    run(tmp_path, steps=2, resume=True).close()
+    assert read_toml(it.folder / "config.toml")["steps"] == 5
+
+
 def test_nothing_to_resume(tmp_path):
     with pytest.raises(RequestError, match="no run to resume"):
         run(tmp_path, resume=True)

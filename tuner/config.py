@@ -35,7 +35,7 @@ ELSEWHERE: Mapping[str, str] = {
     "use_ema": "ema", "ema_decay": "ema", "network_dim": "rank", "lora_rank": "rank", "lora_r": "rank",
     "network_alpha": "alpha", "lora_alpha": "alpha", "network_weights": "adapter",
     "caption_dropout_rate": "caption_dropout", "proportion_empty_prompts": "prompt_dropout|caption_dropout",
-    "instance_prompt": "caption", "class_data_dir": "class_images", "trigger_word": "trigger",
+    "instance_prompt": "caption", "num_class_images": "class_images", "trigger_word": "trigger",
     "save_every_n_steps": "save_every", "checkpointing_steps": "save_every", "checkpoints_total_limit": "keep",
     "sample_every_n_steps": "sample_every", "validation_steps": "sample_every", "sample_prompts": "validation_prompt",
     "validation_prompts": "validation_prompt", "resume_from_checkpoint": "resume", "dataloader_num_workers": "threads",

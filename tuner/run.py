@@ -125,6 +125,8 @@ class Run:
                     f"{flag(key)} was {old} when the run in {self.folder} started and is {new} now; "
                     "resume with the old value, or start a new run."
                 )
+        if self.values.get("steps", 0) <= self.steps_taken():  # nothing is left to do: the run stays as it is
+            self.values = before
 
     def _open(self) -> None:
         try:

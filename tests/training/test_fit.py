@@ -140,6 +140,36 @@ def test_interruption_saves_and_resuming_goes_on(tmp_path, number):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_killed_before_the_first_checkpoint_leaves_no_stale_metrics(tmp_path):
+    recipe, source, run = start(tmp_path, save_every=0)
+    steps = fit(recipe, source, run, accelerator(recipe.config))
+    for step in steps:
+        run.log(step.row())
+        if step.step == 6:
+            break
+    steps.close()
+    run.close()
+    again, source, run = start(tmp_path, save_every=0, resume=True)
+    go(again, source, run)
+    assert [row["step"] for row in run.metrics()] == list(range(1, 21))
+
+
+def test_an_average_with_skipped_steps_resumes_bit_for_bit(tmp_path):
+    options = {"ema": 0.99, "steps": 12}
+    whole, source, run = start(tmp_path / "whole", **options)
+    whole.poison = range(1, 4)
+    go(whole, source, run)
+    cut, source, run = start(tmp_path / "cut", **options)
+    cut.poison = range(1, 4)
+    steps = fit(cut, source, run, accelerator(cut.config))
+    next(step for step in steps if step.step == 7)
+    steps.close()
+    run.close()
+    again, source, run = start(tmp_path / "cut", resume=True, **options)
+    go(again, source, run)
+    assert torch.equal(again.weight, whole.weight)
+
+
 def test_averaged_weights_are_exported_and_resumed(tmp_path):
     options = {"ema": 0.9, "lr_scheduler": "cosine", "warmup_steps": 3}
     whole, source, run = start(tmp_path / "whole", **options)

@@ -80,7 +80,7 @@ def apply_adapter(pipe: DiffusionPipeline, path: Path, weight: float, name: str)
         trouble = f"diffusers refuses it ({' '.join(str(error).split())[:200]})"
     if trouble:
         detach(pipe, name, before)
-        raise RequestError(f"--adapter {path} cannot be used: {trouble}; see `tuner verify {path}`.")
+        raise RequestError(f"--adapter {path} cannot be used with this base: {trouble}.")
     together = {**before, name: weight}
     pipe.set_adapters(list(together), list(together.values()))
 

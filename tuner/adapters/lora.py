@@ -101,9 +101,7 @@ class Lora:
         """
         reading = read(artifact, base, source)
         if reading.problems:
-            raise RequestError(
-                f"{source} cannot be used with {base.identity}: {reading.problems[0]}; `tuner verify` says more."
-            )
+            raise RequestError(f"{source} cannot be used with {base.identity}: {reading.problems[0]}.")
         known = targets(base)
         rslora = all(f.rslora for f in reading.factors.values())
         alphas = {n: f.alpha if f.rslora == rslora else f.scale * f.rank for n, f in reading.factors.items()}

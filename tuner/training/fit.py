@@ -92,7 +92,8 @@ def fit(
             if average:
                 parts["average"] = dict(zip(trained, average.shadow_params, strict=True))
             scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
-            state = {"optimizer": plain, "scaler": scaler}
+            averaged = average.optimization_step if average else 0
+            state = {"optimizer": plain, "scaler": scaler, "averaged": averaged}
             checkpoints.save(run.checkpoints, checkpoints.Checkpoint(step, parts, state), config.keep)
 
     with _stoppable() as stopped:
@@ -182,6 +183,8 @@ def _resume(
     found, complaints = checkpoints.newest(run.checkpoints)
     for sentence in complaints:
         say(sentence)
+    if accelerator.is_main_process:
+        run.cut_metrics(found.step if found else 0)  # the steps after it are taken again
     if found is None:
         return 0
     if found.tensors["weights"].keys() != trained.keys():
@@ -192,11 +195,9 @@ def _resume(
     checkpoints.unpack_optimizer(optimizer, found.tensors["optimizer"], found.state["optimizer"])
     if average:
         average.shadow_params = [found.tensors["average"][name].to(p.device) for name, p in trained.items()]
-        average.optimization_step = found.step
+        average.optimization_step = found.state["averaged"]
     if accelerator.scaler and found.state["scaler"]:
         accelerator.scaler.load_state_dict(found.state["scaler"])
-    if accelerator.is_main_process:
-        run.cut_metrics(found.step)
     return found.step
 
 
