@@ -47,7 +47,7 @@ class Pretrain(Recipe):
 
     def __init__(self, config: PretrainOptions, model: LatentDiffusion) -> None:
         super().__init__(config, model)
-        parts = {"autoencoder": [model.vae], "diffusion": [model.unet, model.text_encoder]}
+        parts = {"autoencoder": [model.vae], "diffusion": [model.unet, *model.text_encoders]}
         self.trained = torch.nn.ModuleList(parts[config.stage]).requires_grad_(True)
 
     @classmethod

@@ -1,6 +1,9 @@
 """What the tests share: tiny models of the real architecture, small folders of pictures, the real command line."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -10,6 +13,9 @@ from typer.testing import CliRunner
 from tuner.commands.quiet import turn_down
 
 turn_down()  # as the command line does, before the libraries are imported
+
+if TYPE_CHECKING:
+    from tuner.models.architecture import Sizes
 
 WORDS = "a an on of background red green blue white cat dog sks teddy bear photo picture".split()
 COLOURS = {"red": (214, 40, 40), "green": (50, 160, 70), "blue": (40, 80, 210), "white": (250, 250, 250)}
@@ -31,6 +37,32 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("base") / "tiny"
     save(create(sizes, WORDS, seed=1), folder)
     return str(folder)
+
+
+def shrunk(family: str, prediction: str = "epsilon") -> "Sizes":
+    """The sizes of a family's architecture, shrunk: its own levels, block types and key names."""
+    from tuner.models.architecture import Sizes
+
+    levels = {"sdxl": ((16, 32, 32), (False, True, True), (1, 1, 2))}
+    unet, attention, transformers = levels.get(family, ((16, 32, 32, 32), (True, True, True, False), (1, 1, 1, 1)))
+    return Sizes(
+        family=family, prediction=prediction, resolution=64, vae=(8, 8, 16, 16), unet=unet, attention=attention,
+        transformers=transformers, layers=2, heads=2, text_width=32, text_length=16,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """`tiny_family("sdxl")`: a diffusers folder of a family (sd1, sd2, sdxl), shrunk, with random weights."""
+    from tuner.models.architecture import create, save
+
+    @cache
+    def made(family: str) -> str:
+        folder = tmp_path_factory.mktemp("base") / family
+        save(create(shrunk(family, "v_prediction" if family == "sd2" else "epsilon"), WORDS, seed=1), folder)
+        return str(folder)
+
+    return made
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .data.batch import Batch
 from .data.source import DataOptions, Source
 from .errors import RequestError
-from .models.latent_diffusion import LatentDiffusion
+from .models.latent_diffusion import LatentDiffusion, LossOptions
 from .run import Run, RunOptions
 from .training.optimizers import OptimOptions
 from .training.precision import MemoryOptions
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .adapters.artifact import Export
 
 
-class TrainConfig(DataOptions, OptimOptions, MemoryOptions, RunOptions):
+class TrainConfig(DataOptions, OptimOptions, LossOptions, MemoryOptions, RunOptions):
     """The options that every recipe shares. A recipe's `Config` adds its own."""
 
 

@@ -72,7 +72,7 @@ def draw(
             return kept
 
         pixels = pipe(
-            [prompt for prompt, _ in chunk], negative_prompt=[negative] * len(chunk) if guidance > 1 else None,
+            [prompt for prompt, _ in chunk], negative_prompt=[negative] * len(chunk) if guidance > 1 and negative else None,
             num_inference_steps=steps, guidance_scale=guidance, generator=generators, output_type="pt",
             latents=latents.to(pipe.unet.device, pipe.unet.dtype), callback_on_step_end=after,
             height=shape[1] * pipe.vae_scale_factor, width=shape[2] * pipe.vae_scale_factor,

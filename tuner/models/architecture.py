@@ -1,4 +1,4 @@
-"""New models from sizes: the Stable Diffusion 1.x architecture at any width, and a tokenizer made from a list of words.
+"""New models from sizes: the Stable Diffusion architectures at any width, and a tokenizer made from a list of words.
 
 Everything is diffusers' and transformers' own: AutoencoderKL, UNet2DConditionModel, CLIPTextModel, CLIPTokenizer.
 """
@@ -9,12 +9,18 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..files import replacing
+from .family import FAMILIES, SDXL
 from .latent_diffusion import LatentDiffusion
 from .tokens import tokenizer
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
 
 SCHEDULE = {
     "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
@@ -27,22 +33,28 @@ class Sizes:
     """The widths of a new model. The defaults are those of the bundled base.
 
     Attributes:
+        family: `sd1`, `sd2` or `sdxl`: which details of the architecture it has.
+        prediction: what the U-Net predicts: `epsilon`, `v_prediction` or `sample`.
         resolution: the pictures' side in pixels.
         vae: channels of the autoencoder's levels, from full resolution down.
         latent_channels: channels of a latent.
         unet: channels of the U-Net's levels.
         attention: which of those levels have cross-attention.
+        transformers: transformer blocks to an attention, level by level; one each by default.
         layers: residual blocks a level.
         heads: attention heads.
-        text_width, text_layers, text_length: the text encoder's width, depth and longest prompt in tokens.
+        text_width, text_layers, text_length: a text encoder's width, depth and longest prompt in tokens.
         groups: groups of the normalisations.
     """
 
+    family: str = "sd1"
+    prediction: str = "epsilon"
     resolution: int = 64
     vae: tuple[int, ...] = (32, 64, 64)
     latent_channels: int = 4
     unet: tuple[int, ...] = (64, 96, 160)
     attention: tuple[bool, ...] = (False, True, True)
+    transformers: tuple[int, ...] = ()
     layers: int = 1
     heads: int = 4
     text_width: int = 128
@@ -53,32 +65,91 @@ class Sizes:
 
 def create(sizes: Sizes, words: Iterable[str], seed: int = 0) -> LatentDiffusion:
     """A new model with random weights, drawn from `seed`."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
+    family = FAMILIES[sizes.family]
     tokens = tokenizer(words, sizes.text_length)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        levels = len(sizes.vae)
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=sizes.vae, layers_per_block=1, latent_channels=sizes.latent_channels,
-            norm_num_groups=sizes.groups, sample_size=sizes.resolution, mid_block_add_attention=False,
-        )  # fmt: skip
-        unet = UNet2DConditionModel(
-            sample_size=sizes.resolution // 2 ** (levels - 1), in_channels=sizes.latent_channels,
-            out_channels=sizes.latent_channels, block_out_channels=sizes.unet, layers_per_block=sizes.layers,
-            down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in sizes.attention),
-            up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in sizes.attention[::-1]),
-            cross_attention_dim=sizes.text_width, attention_head_dim=sizes.heads, norm_num_groups=sizes.groups,
-        )  # fmt: skip
-        text = CLIPTextModel(CLIPTextConfig(
-            vocab_size=len(tokens), hidden_size=sizes.text_width, intermediate_size=4 * sizes.text_width,
-            projection_dim=sizes.text_width, num_hidden_layers=sizes.text_layers, num_attention_heads=4,
-            max_position_embeddings=sizes.text_length, hidden_act="quick_gelu", bos_token_id=tokens.bos_token_id,
-            eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id,
-        ))  # fmt: skip
-    return LatentDiffusion(unet, vae, text, tokens, SCHEDULE, identity="new")
+        parts: dict[str, Any] = {"vae": _vae(sizes), "unet": _unet(sizes)}
+        for name in family.encoders:
+            parts[name] = _encoder(sizes, tokens, pooled=name != "text_encoder")
+    parts |= dict.fromkeys(family.tokenizers, tokens)
+    schedule = SCHEDULE | {"prediction_type": sizes.prediction}
+    return LatentDiffusion(parts, schedule, identity="new", zero_empty=family is SDXL)
+
+
+def published(name: str, device: torch.device | str = "cpu", seed: int = 0) -> LatentDiffusion:
+    """A published architecture in full size with random weights, drawn from `seed`: no picture comes of it.
+
+    Args:
+        name: `sd1` (Stable Diffusion 1.5), `sd2` (2.1, v-prediction) or `sdxl`.
+        device: on `meta` there are shapes and no weights.
+    """
+    import diffusers
+    import transformers
+
+    from .checkpoint import CONFIGS, clip_tokenizer
+
+    family, configs = FAMILIES[name], CONFIGS / name
+    index = json.loads((configs / "model_index.json").read_text(encoding="utf-8"))
+    parts: dict[str, Any] = {}
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(seed)
+        for part in ("unet", "vae"):
+            kind = getattr(diffusers, index[part][1])
+            parts[part] = kind.from_config(kind.load_config(configs / part))
+        for part in family.encoders:
+            kind = getattr(transformers, index[part][1])
+            parts[part] = kind(transformers.CLIPTextConfig.from_pretrained(configs / part))
+    for part in family.tokenizers:
+        parts[part] = clip_tokenizer(first=part == "tokenizer" and name != "sd2")
+    schedule = json.loads((configs / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    return LatentDiffusion(parts, schedule, f"random {family.title}", bool(index.get("force_zeros_for_empty_prompt")))
+
+
+def _vae(sizes: Sizes) -> AutoencoderKL:
+    from diffusers import AutoencoderKL
+
+    levels = len(sizes.vae)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=sizes.vae, layers_per_block=1, latent_channels=sizes.latent_channels,
+        norm_num_groups=sizes.groups, sample_size=sizes.resolution, mid_block_add_attention=False,
+    )  # fmt: skip
+
+
+def _unet(sizes: Sizes) -> UNet2DConditionModel:
+    """SD 2.x and SDXL have linear projections around their transformers; SDXL is told the pooled text and six sizes."""
+    from diffusers import UNet2DConditionModel
+
+    options: dict[str, Any] = {"use_linear_projection": sizes.family != "sd1"}
+    encoders = 1
+    if sizes.family == "sdxl":
+        encoders, width = 2, sizes.text_width // 2
+        options |= {
+            "addition_embed_type": "text_time", "addition_time_embed_dim": width,
+            "projection_class_embeddings_input_dim": sizes.text_width + 6 * width,
+        }  # fmt: skip
+    return UNet2DConditionModel(
+        sample_size=sizes.resolution // 2 ** (len(sizes.vae) - 1), in_channels=sizes.latent_channels,
+        out_channels=sizes.latent_channels, block_out_channels=sizes.unet, layers_per_block=sizes.layers,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in sizes.attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in sizes.attention[::-1]),
+        cross_attention_dim=encoders * sizes.text_width, attention_head_dim=sizes.heads, norm_num_groups=sizes.groups,
+        transformer_layers_per_block=sizes.transformers or 1, **options,
+    )  # fmt: skip
+
+
+def _encoder(sizes: Sizes, tokens: CLIPTokenizer, pooled: bool) -> CLIPTextModel:
+    """OpenAI's text encoder for SD 1.x and SDXL's first, OpenCLIP's for SD 2.x and SDXL's second."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    ours = sizes.family == "sd2" or pooled
+    return (CLIPTextModelWithProjection if pooled else CLIPTextModel)(CLIPTextConfig(
+        vocab_size=len(tokens), hidden_size=sizes.text_width, intermediate_size=4 * sizes.text_width,
+        projection_dim=sizes.text_width, num_hidden_layers=sizes.text_layers, num_attention_heads=4,
+        max_position_embeddings=sizes.text_length, hidden_act="gelu" if ours else "quick_gelu",
+        bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id,
+    ))  # fmt: skip
 
 
 def save(model: LatentDiffusion, folder: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -90,12 +161,11 @@ def save(model: LatentDiffusion, folder: Path, dtype: torch.dtype = torch.float3
     import copy
 
     pipe = model.pipeline("ddim")
-    parts = {name: copy.deepcopy(getattr(model, name)).to("cpu", dtype) for name in ("unet", "vae", "text_encoder")}
+    pipe.register_modules(**{name: copy.deepcopy(part).to("cpu", dtype) for name, part in model.networks.items()})
     with replacing(folder) as part:
-        type(pipe)(
-            **parts, tokenizer=model.tokenizer, scheduler=pipe.scheduler, safety_checker=None, feature_extractor=None,
-            requires_safety_checker=False,
-        ).save_pretrained(part, safe_serialization=True)  # fmt: skip
-        model.tokenizer.backend_tokenizer.model.save(str(part / "tokenizer"))
-        config = part / "text_encoder" / "config.json"
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+        pipe.save_pretrained(part, safe_serialization=True)
+        for name, tokens in zip(model.family.tokenizers, model.tokenizers, strict=True):
+            tokens.backend_tokenizer.model.save(str(part / name))
+        for name in model.family.encoders:
+            config = part / name / "config.json"
+            config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")

@@ -34,6 +34,10 @@ class Conditioning:
         """This conditioning where `keep` (B,) is true, elsewhere the other's single row."""
         return self._map(lambda mine, its: torch.where(keep.view(-1, *[1] * (mine.ndim - 1)), mine, its), other)
 
+    def zeros(self) -> "Conditioning":
+        """One row of nothing but zeros."""
+        return self._map(lambda tensor: torch.zeros_like(tensor[:1]))
+
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
         """The rows of all parts, one after the other."""

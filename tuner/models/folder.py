@@ -33,22 +33,19 @@ class PipelineFolder:
         Raises:
             RunError: they differ by more than the file's precision explains.
         """
-        from diffusers import StableDiffusionPipeline
-
-        pipe = StableDiffusionPipeline.from_pretrained(paths[0])
+        theirs = type(self.model).load(str(paths[0]))
         size = self.model.resolution
         pixels = torch.linspace(-1, 1, 3 * size * size).view(1, 3, size, size)
-        told = self.model.encode_prompts(["a photo"])
-        ids = pipe.tokenizer("a photo", padding="max_length", return_tensors="pt").input_ids
         latents = self.model.encode_images(pixels).chunk(2, 1)[0]
         t = torch.tensor([500])
+        told, also = (model.encode_prompts(["a photo"]) for model in (self.model, theirs))
         pairs = {
-            "text encoder": (told.hidden, pipe.text_encoder(ids)[0]),
-            "autoencoder": (latents, pipe.vae.encode(pixels).latent_dist.mean),
-            "U-Net": (self.model.predict(latents, t, told), pipe.unet(latents, t, told.hidden).sample),
+            "text encoder": (told.hidden, also.hidden),
+            "autoencoder": (latents, theirs.encode_images(pixels).chunk(2, 1)[0]),
+            "U-Net": (self.model.predict(latents, t, told), theirs.predict(latents, t, told)),
         }
-        for part, (mine, theirs) in pairs.items():
-            error = ((mine - theirs).norm() / mine.norm()).item()
+        for part, (mine, its) in pairs.items():
+            error = ((mine - its).norm() / mine.norm()).item()
             if not error < TOLERANCE[self._dtype(paths[0])]:
                 raise RunError(
                     f"{paths[0]}: the {part} that diffusers loads differs from the one in memory by {error:.2g}."
@@ -57,9 +54,10 @@ class PipelineFolder:
 
     def usage(self, paths: list[Path], prompt: str) -> str:
         """How to use the folder, as Markdown."""
+        kind = self.model.family.pipeline
         return (
-            "```python\nfrom diffusers import StableDiffusionPipeline\n\n"
-            f'pipe = StableDiffusionPipeline.from_pretrained("{paths[0].name}")\n'
+            f"```python\nfrom diffusers import {kind}\n\n"
+            f'pipe = {kind}.from_pretrained("{paths[0].name}")\n'
             f'pipe("{prompt}").images[0].save("picture.png")\n```\n'
         )
 

@@ -6,24 +6,34 @@ Latent diffusion: Rombach et al. 2022 (arXiv:2112.10752). Noise schedule and tar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from ..config import read_toml
-from ..errors import RequestError
+from ..config import Options, read_toml
 from .conditioning import Conditioning
+from .family import family_of
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from ..data.batch import Batch
+
+
+class LossOptions(Options):
+    """How the loss of latent diffusion is drawn and weighed."""
+
+    panel: ClassVar[str] = "Loss"
+
+    snr_gamma: float = Field(0.0, ge=0, description="min-SNR weighting of the loss; 0 is off, 5 is usual.")
+    noise_offset: float = Field(0.0, ge=0, le=1, description="Noise common to a channel: darker and lighter pictures.")
 
 
 @dataclass(frozen=True)
@@ -54,61 +64,78 @@ def recommended(base: str, command: str) -> dict[str, Any]:
 
 
 class LatentDiffusion:
-    """An autoencoder, a text encoder and a U-Net that predicts noise in the autoencoder's latents.
+    """An autoencoder, one text encoder or two, and a U-Net that predicts noise in the autoencoder's latents.
 
     Attributes:
-        unet, vae, text_encoder, tokenizer: the parts, as diffusers and transformers have them.
+        unet, vae: as diffusers has them.
+        text_encoder, tokenizer, text_encoder_2, tokenizer_2: as transformers has them; the second ones None where the
+            family has none.
+        family: which kind of Stable Diffusion it is.
         alphas_cumprod: the share of signal left at each timestep, (T,), float64.
         identity: where it came from, for the files that are trained on it.
+        zero_empty: whether the conditioning of the empty prompt is all zeros (SDXL), not the encoders' own.
     """
 
-    architecture = "stable-diffusion-v1"  # the family's name in ModelSpec
-    kohya_version = "sd_v1"  # ... and in kohya's metadata
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    text_encoder_2: Any = None
+    tokenizer_2: Any = None
 
     def __init__(
-        self,
-        unet: UNet2DConditionModel,
-        vae: AutoencoderKL,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
-        scheduler_config: dict[str, Any],
-        identity: str,
+        self, parts: Mapping[str, Any], scheduler_config: Mapping[str, Any], identity: str, zero_empty: bool = False
     ) -> None:
+        """`parts` by their names in a diffusers pipeline: unet, vae, text_encoder, tokenizer, ..."""
         from diffusers import DDPMScheduler
 
-        self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.family = family_of(self)
         self.scheduler_config = dict(scheduler_config)
-        self.identity = identity
-        self.alphas_cumprod = DDPMScheduler.from_config(scheduler_config).alphas_cumprod.double()
-        for part in (unet, vae, text_encoder):
-            part.requires_grad_(False).eval()
+        self.identity, self.zero_empty = identity, zero_empty
+        self.alphas_cumprod = DDPMScheduler.from_config(self.scheduler_config).alphas_cumprod.double()
+        for network in self.networks.values():
+            network.requires_grad_(False).eval()
 
     @classmethod
-    def load(cls, base: str) -> LatentDiffusion:
-        """Load a base: `emoji`, a diffusers folder, or a Hub id.
+    def load(cls, base: str, quantize: str = "none") -> LatentDiffusion:
+        """Load a base: `emoji`, a diffusers folder, a single .safetensors checkpoint, or a Hub id.
+
+        Args:
+            quantize: how the U-Net is held: `none`, `int8` or `nf4`.
 
         Raises:
             RequestError: there is no such base, or it is not of a family that is known here.
         """
-        import diffusers
+        from .loading import load
 
-        diffusers.utils.logging.disable_progress_bar()
-        source = str(BUNDLED.get(base, base))
-        if not Path(source).exists() and (base in BUNDLED or source.count("/") != 1 or source.startswith((".", "/"))):
-            raise RequestError(f"--base {base}: there is no such folder; name a diffusers folder, a Hub id or `emoji`.")
-        if Path(source).exists() and not (Path(source) / "model_index.json").is_file():
-            raise RequestError(f"--base {base} is not a diffusers folder: it has no model_index.json.")
-        try:
-            pipe = diffusers.StableDiffusionPipeline.from_pretrained(
-                source, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-                use_safetensors=True, dtype=torch.float32,
-            )  # fmt: skip
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise RequestError(
-                f"--base {base} could not be loaded as a Stable Diffusion 1.x model: {reason}"
-            ) from error
-        return cls(pipe.unet, pipe.vae, pipe.text_encoder, pipe.tokenizer, dict(pipe.scheduler.config), identity=base)
+        return load(base, quantize)
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """All networks, by name."""
+        return {name: getattr(self, name) for name in ("unet", "vae", *self.family.encoders)}
+
+    @property
+    def text_encoders(self) -> list[Any]:
+        return [getattr(self, name) for name in self.family.encoders]
+
+    @property
+    def tokenizers(self) -> list[Any]:
+        return [getattr(self, name) for name in self.family.tokenizers]
+
+    @property
+    def architecture(self) -> str:
+        """The family's name in the ModelSpec."""
+        return self.family.architectures[self.prediction_type]
+
+    @property
+    def kohya_version(self) -> str:
+        """The family's name in kohya's metadata."""
+        return self.family.versions[self.prediction_type]
 
     # -- sizes ---------------------------------------------------------------------------------------------------------
 
@@ -156,12 +183,36 @@ class LatentDiffusion:
         return self.vae.decode(latents / self.vae.config.scaling_factor).sample
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Prompts -> conditioning of len(prompts) rows. Gradients flow where the text encoder trains."""
-        tokens = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
+        """Prompts -> conditioning of len(prompts) rows, without sizes. Gradients flow where a text encoder trains.
+
+        SDXL joins the states before the last layer of both encoders, and takes the second one's pooled text.
+        """
+        outputs = [
+            encoder(self._tokens(tokenizer, prompts).to(encoder.device), output_hidden_states=len(self.tokenizers) > 1)
+            for encoder, tokenizer in zip(self.text_encoders, self.tokenizers, strict=True)
+        ]
+        if len(outputs) == 1:
+            told = Conditioning(outputs[0][0])
+        else:
+            told = Conditioning(torch.cat([out.hidden_states[-2] for out in outputs], -1), outputs[-1][0])
+        if not self.zero_empty or all(prompts):
+            return told
+        keep = torch.tensor([bool(prompt) for prompt in prompts], device=told.hidden.device)
+        return told.where(keep, told.zeros())
+
+    @staticmethod
+    def _tokens(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
+        return tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=tokenizer.model_max_length,
             return_tensors="pt",
-        )  # fmt: skip
-        return Conditioning(self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0])
+        ).input_ids  # fmt: skip
+
+    def told(self, batch: Batch) -> Conditioning:
+        """What the U-Net is told of a batch: its captions, encoded now where they were not before, and its sizes."""
+        told = batch.conditioning or self.encode_prompts(batch.captions)
+        if told.pooled is None or batch.sizes is None:
+            return told
+        return replace(told, time_ids=batch.sizes.to(told.pooled))
 
     # -- diffusion -----------------------------------------------------------------------------------------------------
 
@@ -176,18 +227,34 @@ class LatentDiffusion:
         targets = {"epsilon": noise, "v_prediction": signal * noise - spread * latents, "sample": latents}
         return targets[self.prediction_type]
 
-    def noised(self, batch: Batch) -> Noised:
-        """A batch's latents, drawn from their posterior, at timesteps drawn uniformly."""
+    def noised(self, batch: Batch, offset: float = 0.0) -> Noised:
+        """A batch's latents, drawn from their posterior, at timesteps drawn uniformly.
+
+        Args:
+            offset: deviation of the noise that all pixels of a channel share (Guttenberg 2023, "Diffusion with offset
+                noise"); 0 is the plain process.
+        """
         assert batch.moments is not None, "this recipe wants encoded pictures"
         shape = batch.moments.shape[1] // 2, *batch.moments.shape[2:]
         latents = self.sample_latents(batch.moments, batch.draw.normal("posterior", *shape))
         noise, t = batch.draw.normal("noise", *shape), batch.draw.integers("timestep", self.timesteps)
+        if offset:
+            noise = noise + offset * batch.draw.normal("noise offset", shape[0], 1, 1)
         return Noised(latents, noise, t, self.add_noise(latents, noise, t), self.target(latents, noise, t))
 
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """The U-Net's prediction, (B, C, h, w)."""
+        """The U-Net's prediction, (B, C, h, w). Where sizes are needed and not told, the picture is whole."""
+        added = None
+        if conditioning.pooled is not None:
+            ids = self._whole(noisy) if conditioning.time_ids is None else conditioning.time_ids
+            added = {"text_embeds": conditioning.pooled, "time_ids": ids}
         with _attention(noisy):
-            return self.unet(noisy, t, encoder_hidden_states=conditioning.hidden).sample
+            return self.unet(noisy, t, encoder_hidden_states=conditioning.hidden, added_cond_kwargs=added).sample
+
+    def _whole(self, latents: Tensor) -> Tensor:
+        """Original size, crop and target size of uncropped pictures, (B, 6): Podell et al. 2023, section 2.2."""
+        height, width = (side * self.scale for side in latents.shape[-2:])
+        return latents.new_tensor([height, width, 0, 0, height, width]).expand(len(latents), -1)
 
     def snr_weight(self, t: Tensor, gamma: float) -> Tensor:
         """min-SNR weights of the loss, (B,): Hang et al. 2023 (arXiv:2303.09556), eq. 6; 1 for gamma 0."""
@@ -206,21 +273,23 @@ class LatentDiffusion:
 
     def pipeline(self, sampler: str = "ddim") -> StableDiffusionPipeline:
         """A diffusers pipeline over these very parts (nothing is copied). `sampler` as in `samplers.SAMPLERS`."""
-        from diffusers import StableDiffusionPipeline
+        import diffusers
 
         from .samplers import scheduler
 
-        pipe = StableDiffusionPipeline(
-            vae=self.vae, text_encoder=self.text_encoder, tokenizer=self.tokenizer, unet=self.unet,
-            scheduler=scheduler(sampler, self.scheduler_config), safety_checker=None, feature_extractor=None,
-            requires_safety_checker=False,
-        )  # fmt: skip
+        parts = {**self.networks, **dict(zip(self.family.tokenizers, self.tokenizers, strict=True))}
+        plain = len(self.text_encoders) == 1
+        also = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False} if plain else {
+            "force_zeros_for_empty_prompt": self.zero_empty, "add_watermarker": False
+        }  # fmt: skip
+        kind = getattr(diffusers, self.family.pipeline)
+        pipe = kind(**parts, scheduler=scheduler(sampler, self.scheduler_config), **also)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
     def to(self, device: torch.device | str) -> LatentDiffusion:
-        for part in (self.unet, self.vae, self.text_encoder):
-            part.to(device)
+        for network in self.networks.values():
+            network.to(device)
         return self
 
 
