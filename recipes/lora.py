@@ -1,10 +1,15 @@
 """Teach a base your own pictures with a LoRA: a small low-rank file beside the base.
 
 LoRA (Hu et al. 2021, arXiv:2106.09685): each chosen weight W becomes W + (alpha / rank) B A, where only A and B train
-and B starts at zero, so that at step 0 nothing has changed. The loss is the base's own (latent diffusion, Rombach et
-al. 2022, arXiv:2112.10752, eq. 2). Targets are attention's q, k, v and out together: text-encoder files of fewer are
-refused by some loaders.
+and B starts at zero, so that at step 0 nothing has changed. Its kin differ in the update: rsLoRA scales by
+alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732); DoRA trains the length of W's rows apart (Liu et al. 2024,
+arXiv:2402.09353); LoHa multiplies two updates elementwise (Hyeon-Woo et al. 2021, arXiv:2108.06098); LoKr takes a
+Kronecker product (Yeh et al. 2023, arXiv:2309.14859). The loss is the base's own (latent diffusion, Rombach et al.
+2022, arXiv:2112.10752, eq. 2), with prior preservation where class prompts are given (Ruiz et al. 2023,
+arXiv:2208.12242).
 """
+
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -14,13 +19,21 @@ from tuner.adapters.lora import Lora as LoraFile
 from tuner.config import common
 from tuner.data.batch import Batch
 from tuner.data.source import Source, imagined, pictures, with_latents, with_prompts
+from tuner.errors import RequestError
 from tuner.models.latent_diffusion import LatentDiffusion
 from tuner.randomness import seed_of
 from tuner.recipe import Recipe, TrainConfig
 from tuner.run import Run
 
-UNET = ["to_q", "to_k", "to_v", "to_out.0"]
-TEXT = ["q_proj", "k_proj", "v_proj", "out_proj"]
+# What a target is: in the U-Net, and in a text encoder. Attention's q, k, v and out train together: text-encoder files
+# of fewer are refused by some loaders.
+TARGETS = {
+    "attention": (r"attn[12]\.to_(q|k|v|out\.0)", r"self_attn\.(q|k|v|out)_proj"),
+    "cross-attention": (r"attn2\.to_(q|k|v|out\.0)", r"self_attn\.(q|k|v|out)_proj"),
+    "feed-forward": (r"ff\.net\.(0\.proj|2)", r"mlp\.fc[12]"),
+    "projections": (r"attentions\.\d+\.proj_(in|out)", ""),
+    "convolutions": (r"resnets\.\d+\.conv(1|2|_shortcut)|(down|up)samplers\.\d+\.conv", ""),
+}
 
 
 class LoraOptions(TrainConfig):
@@ -28,29 +41,40 @@ class LoraOptions(TrainConfig):
 
     rank: int = common(16, "Rank of the update: its capacity, and the file's size.", ge=1, le=1024)
     alpha: float = common(0.0, "Scale of the update times its rank; 0 takes the rank.", ge=0)
-    train_text_encoder: bool = Field(False, description="Train the text encoder's attention as well.")
+    variant: Literal["lora", "dora", "rslora", "loha", "lokr"] = common("lora", "The form of the update.")
+    targets: list[Literal["attention", "cross-attention", "feed-forward", "projections", "convolutions"]] = Field(
+        ["attention"], description="The layers that are updated; repeatable.", min_length=1
+    )
+    train_text_encoder: bool = Field(False, description="Update the text encoders as well.")
+    text_learning_rate: float = Field(0.0, ge=0, description="The text encoders' learning rate; 0 is the U-Net's.")
     class_prompt: list[str] = Field([], description="What the base is not to forget (prior preservation); repeatable.")
     class_images: int = Field(1, ge=1, description="Pictures of each class prompt, drawn by the base before training.")
 
 
 class Lora(Recipe):
-    """Low-rank updates of the U-Net's attention, and of the text encoder's where asked for."""
+    """Low-rank updates of the U-Net, and of the text encoders where asked for."""
 
     Config = LoraOptions
 
     def __init__(self, config: LoraOptions, model: LatentDiffusion) -> None:
-        from peft import LoraConfig  # takes seconds to import: `--help` need not wait for it
+        from peft import inject_adapter_in_model  # takes seconds to import: `--help` need not wait for it
 
         super().__init__(config, model)
-        self.alpha = config.alpha or float(config.rank)
-        parts = {"unet": UNET} | ({"text_encoder": TEXT} if config.train_text_encoder else {})
-        self.trained = torch.nn.ModuleDict({name: getattr(model, name) for name in parts})
-        with torch.random.fork_rng(devices=[]):  # peft draws A from the global generator
+        encoders = model.family.encoders if config.train_text_encoder else ()
+        self.trained = torch.nn.ModuleDict({name: getattr(model, name) for name in ("unet", *encoders)})
+        with torch.random.fork_rng(devices=[]):  # peft draws from the global generator
             torch.manual_seed(seed_of(config.seed, "lora"))
-            for name, targets in parts.items():
-                getattr(model, name).add_adapter(
-                    LoraConfig(r=config.rank, lora_alpha=self.alpha, target_modules=targets, lora_dropout=0.0)
-                )
+            for name, network in self.trained.items():
+                layers = "|".join(filter(None, (TARGETS[target][name != "unet"] for target in config.targets)))
+                if layers:
+                    settings = _settings(config, target_modules=rf"(.*\.)?({layers})", exclude_modules=model.idle(name))
+                    inject_adapter_in_model(settings, network)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The U-Net's parameters, and the text encoders' at their own learning rate."""
+        unet, *encoders = ([p for p in part.parameters() if p.requires_grad] for part in self.trained.values())
+        text = {"lr": self.config.text_learning_rate} if self.config.text_learning_rate else {}
+        return [{"params": unet}, *({"params": part, **text} for part in encoders if part)]
 
     def data(self, run: Run) -> Source:
         """The folder's examples and, as often, pictures of the class prompts that the base itself draws."""
@@ -61,14 +85,27 @@ class Lora(Recipe):
         return source.with_prior(self._encoded(prior))
 
     def _encoded(self, source: Source) -> Source:
-        """Latents always; prompts too, unless their encoder trains."""
+        """Latents always; prompts too, unless their encoders train."""
         source = with_latents(source, self.model)
         return source if self.config.train_text_encoder else with_prompts(source, self.model)
 
     def forward(self, batch: Batch) -> Tensor:
-        x = self.model.noised(batch)
-        told = batch.conditioning or self.model.encode_prompts(batch.captions)
-        return x.error(self.model.predict(x.noisy, x.t, told)) * self.model.snr_weight(x.t, self.config.snr_gamma)
+        x = self.model.noised(batch, self.config.noise_offset)
+        error = x.error(self.model.predict(x.noisy, x.t, self.model.told(batch)))
+        return error * self.model.snr_weight(x.t, self.config.snr_gamma)
 
     def artifact(self) -> LoraFile:
-        return LoraFile.from_model(self.model, self.alpha, self.config.rank, metadata=self.metadata())
+        return LoraFile.from_model(self.model, metadata=self.metadata())
+
+
+def _settings(config: LoraOptions, **layers: str | None) -> Any:
+    """peft's settings; `layers` are its patterns of the paths that are updated, and of those that are not."""
+    from peft import LoHaConfig, LoKrConfig, LoraConfig
+
+    if config.quantize != "none" and config.variant in ("loha", "lokr"):
+        raise RequestError(f"--variant {config.variant} does not train on a quantised base; leave --quantize out.")
+    alpha = config.alpha or float(config.rank)
+    if config.variant in ("loha", "lokr"):
+        return {"loha": LoHaConfig, "lokr": LoKrConfig}[config.variant](r=config.rank, alpha=alpha, **layers)
+    kind = {"use_dora": config.variant == "dora", "use_rslora": config.variant == "rslora"}
+    return LoraConfig(r=config.rank, lora_alpha=alpha, **kind, **layers)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tuner.config import common
 from tuner.data.batch import Batch
-from tuner.data.source import Source, pictures, with_latents
+from tuner.data.source import Source, pictures, with_latents, with_pixels
 from tuner.models.folder import PipelineFolder
 from tuner.models.latent_diffusion import LatentDiffusion
 from tuner.recipe import Recipe, TrainConfig
@@ -62,10 +62,11 @@ class Pretrain(Recipe):
     def data(self, run: Run) -> Source:
         source = pictures(self.config, self.model)
         if self.config.stage == "autoencoder":
-            return source
+            return with_pixels(source)
         source = with_latents(source, self.model)
         assert source.moments is not None
-        self.model.vae.register_to_config(scaling_factor=1 / source.moments.chunk(2, 1)[0].std().item())
+        means = torch.cat([moments.chunk(2)[0].flatten() for moments in source.moments])
+        self.model.vae.register_to_config(scaling_factor=1 / means.std().item())
         return source
 
     def forward(self, batch: Batch) -> Tensor:
@@ -80,10 +81,11 @@ class Pretrain(Recipe):
 
     def _cropped(self, batch: Batch) -> Tensor:
         assert batch.pixels is not None
-        side, crop = batch.pixels.shape[-1], self.config.crop
+        (height, width), crop = batch.pixels.shape[-2:], self.config.crop
         if not crop:
             return batch.pixels.contiguous(memory_format=torch.channels_last)
-        corners = batch.draw.integers("crop", side - crop + 1, 2).tolist()
+        corners = batch.draw.integers("crop", max(1, max(height, width) - crop + 1), 2)
+        corners = (corners % torch.tensor([max(1, side - crop + 1) for side in (height, width)]).to(corners)).tolist()
         windows = [p[:, y : y + crop, x : x + crop] for p, (y, x) in zip(batch.pixels, corners, strict=True)]
         return torch.stack(windows).contiguous(memory_format=torch.channels_last)
 
@@ -100,10 +102,13 @@ class Pretrain(Recipe):
         if self.config.stage == "diffusion":
             return super().pictures(prompts, count)
         assert self.source.pixels is not None
-        pixels = self.source.pixels[: len(prompts)].float() / 127.5 - 1
-        with torch.no_grad():
-            again = self.model.vae(pixels).sample.clamp(-1, 1)
-        return [[_picture(one), _picture(other)] for one, other in zip(pixels, again, strict=True)]
+        rows = []
+        for number in range(min(len(prompts), len(self.source))):
+            pixels = self.source.pixels[number].float() / 127.5 - 1
+            with torch.no_grad():
+                again = self.model.vae(pixels[None]).sample[0].clamp(-1, 1)
+            rows.append([_picture(pixels), _picture(again)])
+        return rows
 
 
 def _picture(pixels: Tensor) -> Image.Image:

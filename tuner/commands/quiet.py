@@ -10,7 +10,10 @@ SETTINGS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers' "Loading weights" obeys it too
     "TOKENIZERS_PARALLELISM": "false",  # no warning when a process is forked
 }
-LOGGERS = ("bitsandbytes.backends.cpu.ops",)  # "Failed to load CPU gemm_4bit_forward": a 4-bit kernel for CPUs
+LOGGERS = (
+    "bitsandbytes.backends.cpu.ops",  # "Failed to load CPU gemm_4bit_forward": a 4-bit kernel for CPUs
+    "bitsandbytes.autograd._functions",  # "inputs will be cast from float32 to float16", at every layer
+)
 
 
 def turn_down() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,15 +72,27 @@ def draw(
             told(before + step + 1, len(chunks) * steps)
             return kept
 
-        pixels = pipe(
-            [prompt for prompt, _ in chunk], negative_prompt=[negative] * len(chunk) if guidance > 1 and negative else None,
-            num_inference_steps=steps, guidance_scale=guidance, generator=generators, output_type="pt",
-            latents=latents.to(pipe.unet.device, pipe.unet.dtype), callback_on_step_end=after,
-            height=shape[1] * pipe.vae_scale_factor, width=shape[2] * pipe.vae_scale_factor,
-        ).images  # fmt: skip
+        with _one_precision(pipe):
+            latents = pipe(
+                [prompt for prompt, _ in chunk], num_inference_steps=steps, guidance_scale=guidance,
+                negative_prompt=[negative] * len(chunk) if guidance > 1 and negative else None,
+                generator=generators, output_type="latent", callback_on_step_end=after,
+                latents=latents.to(pipe.unet.device, pipe.text_encoder.dtype),
+                height=shape[1] * pipe.vae_scale_factor, width=shape[2] * pipe.vae_scale_factor,
+            ).images  # fmt: skip
+        latents = latents.to(pipe.vae.device, pipe.vae.dtype) / pipe.vae.config.scaling_factor
+        pixels = pipe.image_processor.postprocess(pipe.vae.decode(latents).sample, output_type="pt")
         if not pixels.isfinite().all():
             raise RunError("The model draws values that are not finite; try fp32 weights, or another adapter.")
         yield from pipe.image_processor.numpy_to_pil(pipe.image_processor.pt_to_numpy(pixels))
+
+
+def _one_precision(pipe: StableDiffusionPipeline) -> AbstractContextManager[object]:
+    """A U-Net that is held in half precision computes in it; the encoders beside it stay as they are."""
+    held = next(p.dtype for p in pipe.unet.parameters() if p.is_floating_point())
+    if held == pipe.text_encoder.dtype:
+        return nullcontext()
+    return torch.autocast(pipe.unet.device.type, held)
 
 
 def _latent_shape(pipe: StableDiffusionPipeline, resolution: int) -> tuple[int, int, int]:

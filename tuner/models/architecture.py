@@ -37,13 +37,14 @@ class Sizes:
         prediction: what the U-Net predicts: `epsilon`, `v_prediction` or `sample`.
         resolution: the pictures' side in pixels.
         vae: channels of the autoencoder's levels, from full resolution down.
+        vae_attention: whether its middle has attention, as Stable Diffusion's own has.
         latent_channels: channels of a latent.
         unet: channels of the U-Net's levels.
         attention: which of those levels have cross-attention.
         transformers: transformer blocks to an attention, level by level; one each by default.
         layers: residual blocks a level.
         heads: attention heads.
-        text_width, text_layers, text_length: a text encoder's width, depth and longest prompt in tokens.
+        text_width, text_layers, text_length: the (first) text encoder's width, depth and longest prompt in tokens.
         groups: groups of the normalisations.
     """
 
@@ -51,6 +52,7 @@ class Sizes:
     prediction: str = "epsilon"
     resolution: int = 64
     vae: tuple[int, ...] = (32, 64, 64)
+    vae_attention: bool = False
     latent_channels: int = 4
     unet: tuple[int, ...] = (64, 96, 160)
     attention: tuple[bool, ...] = (False, True, True)
@@ -70,8 +72,8 @@ def create(sizes: Sizes, words: Iterable[str], seed: int = 0) -> LatentDiffusion
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts: dict[str, Any] = {"vae": _vae(sizes), "unet": _unet(sizes)}
-        for name in family.encoders:
-            parts[name] = _encoder(sizes, tokens, pooled=name != "text_encoder")
+        for number, name in enumerate(family.encoders):
+            parts[name] = _encoder(sizes, tokens, second=number > 0)
     parts |= dict.fromkeys(family.tokenizers, tokens)
     schedule = SCHEDULE | {"prediction_type": sizes.prediction}
     return LatentDiffusion(parts, schedule, identity="new", zero_empty=family is SDXL)
@@ -113,7 +115,7 @@ def _vae(sizes: Sizes) -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=sizes.vae, layers_per_block=1, latent_channels=sizes.latent_channels,
-        norm_num_groups=sizes.groups, sample_size=sizes.resolution, mid_block_add_attention=False,
+        norm_num_groups=sizes.groups, sample_size=sizes.resolution, mid_block_add_attention=sizes.vae_attention,
     )  # fmt: skip
 
 
@@ -122,32 +124,32 @@ def _unet(sizes: Sizes) -> UNet2DConditionModel:
     from diffusers import UNet2DConditionModel
 
     options: dict[str, Any] = {"use_linear_projection": sizes.family != "sd1"}
-    encoders = 1
+    told = sizes.text_width
     if sizes.family == "sdxl":
-        encoders, width = 2, sizes.text_width // 2
+        told, pooled, width = 3 * sizes.text_width, 2 * sizes.text_width, sizes.text_width // 2
         options |= {
             "addition_embed_type": "text_time", "addition_time_embed_dim": width,
-            "projection_class_embeddings_input_dim": sizes.text_width + 6 * width,
+            "projection_class_embeddings_input_dim": pooled + 6 * width,
         }  # fmt: skip
     return UNet2DConditionModel(
         sample_size=sizes.resolution // 2 ** (len(sizes.vae) - 1), in_channels=sizes.latent_channels,
         out_channels=sizes.latent_channels, block_out_channels=sizes.unet, layers_per_block=sizes.layers,
         down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in sizes.attention),
         up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in sizes.attention[::-1]),
-        cross_attention_dim=encoders * sizes.text_width, attention_head_dim=sizes.heads, norm_num_groups=sizes.groups,
+        cross_attention_dim=told, attention_head_dim=sizes.heads, norm_num_groups=sizes.groups,
         transformer_layers_per_block=sizes.transformers or 1, **options,
     )  # fmt: skip
 
 
-def _encoder(sizes: Sizes, tokens: CLIPTokenizer, pooled: bool) -> CLIPTextModel:
-    """OpenAI's text encoder for SD 1.x and SDXL's first, OpenCLIP's for SD 2.x and SDXL's second."""
+def _encoder(sizes: Sizes, tokens: CLIPTokenizer, second: bool) -> CLIPTextModel:
+    """OpenAI's text encoder for SD 1.x and SDXL's first, OpenCLIP's for SD 2.x and SDXL's second, twice as wide."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    ours = sizes.family == "sd2" or pooled
-    return (CLIPTextModelWithProjection if pooled else CLIPTextModel)(CLIPTextConfig(
-        vocab_size=len(tokens), hidden_size=sizes.text_width, intermediate_size=4 * sizes.text_width,
-        projection_dim=sizes.text_width, num_hidden_layers=sizes.text_layers, num_attention_heads=4,
-        max_position_embeddings=sizes.text_length, hidden_act="gelu" if ours else "quick_gelu",
+    width = sizes.text_width * (2 if second else 1)
+    return (CLIPTextModelWithProjection if second else CLIPTextModel)(CLIPTextConfig(
+        vocab_size=len(tokens), hidden_size=width, intermediate_size=4 * width, projection_dim=width,
+        num_hidden_layers=sizes.text_layers, num_attention_heads=4, max_position_embeddings=sizes.text_length,
+        hidden_act="gelu" if second or sizes.family == "sd2" else "quick_gelu",
         bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id,
     ))  # fmt: skip
 

@@ -19,7 +19,8 @@ from .family import FAMILIES, SD2, Family
 from .tokens import END, START
 
 CONFIGS = Path(__file__).with_name("configs")
-# A tensor that only a family's checkpoints have; those of SD 2.x and SDXL come first, as SDXL also has OpenAI's encoder.
+MERGES = CONFIGS / "clip_merges.txt.gz"
+# A tensor that only a family's checkpoints have.
 _SIGNS = {
     "sdxl": "conditioner.embedders.1.model.transformer.resblocks.0.ln_1.weight",
     "sd2": "cond_stage_model.model.transformer.resblocks.0.ln_1.weight",
@@ -118,7 +119,7 @@ def _clip_words() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """CLIP's vocabulary and merges: 256 bytes, the same at a word's end, the merges, and two marks; 49,408 in all."""
     from tokenizers.pre_tokenizers import ByteLevel
 
-    lines = gzip.decompress((CONFIGS / "clip_merges.txt.gz").read_bytes()).decode().splitlines()
+    lines = gzip.decompress(MERGES.read_bytes()).decode().splitlines()
     merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
     order = {ord(symbol): symbol for symbol in ByteLevel.alphabet()}
     symbols = [order[code] for code in sorted(order)]

@@ -1,4 +1,4 @@
-"""The families of Stable Diffusion that are known here, as data. What differs between them is told by `LatentDiffusion`.
+"""The families of Stable Diffusion that are known here, as data; what they compute is told by `LatentDiffusion`.
 
 Podell et al. 2023 (arXiv:2307.01952) for SDXL; the names are the ModelSpec's (github.com/Stability-AI/ModelSpec) and
 those of kohya's metadata.

@@ -127,6 +127,15 @@ class LatentDiffusion:
     def tokenizers(self) -> list[Any]:
         return [getattr(self, name) for name in self.family.tokenizers]
 
+    def idle(self, network: str) -> str | None:
+        """A pattern of the modules of a network that no picture depends on; None where there are none.
+
+        SDXL takes the first encoder's states before its last layer, which is then left out of everything.
+        """
+        first, last = self.text_encoder, self.text_encoder.config.num_hidden_layers - 1
+        unused = len(self.text_encoders) > 1 and getattr(self, network) is first
+        return rf"(.*\.)?encoder\.layers\.{last}\..*" if unused else None
+
     @property
     def architecture(self) -> str:
         """The family's name in the ModelSpec."""
@@ -136,6 +145,21 @@ class LatentDiffusion:
     def kohya_version(self) -> str:
         """The family's name in kohya's metadata."""
         return self.family.versions[self.prediction_type]
+
+    def hold_frozen(self, dtype: torch.dtype) -> None:
+        """Hold what of the U-Net does not train in the precision that it computes in.
+
+        What trains stays in fp32, and so do the encoders: they work once, and SDXL's autoencoder fails in fp16.
+        """
+        for parameter in self.unet.parameters():
+            if parameter.is_floating_point() and not parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
+
+    def checkpoint_gradients(self) -> None:
+        """Compute activations again in the backward pass, instead of keeping them: the U-Net's and the encoders'."""
+        self.unet.enable_gradient_checkpointing()
+        for encoder in self.text_encoders:
+            encoder.gradient_checkpointing_enable()
 
     # -- sizes ---------------------------------------------------------------------------------------------------------
 
@@ -248,7 +272,7 @@ class LatentDiffusion:
         if conditioning.pooled is not None:
             ids = self._whole(noisy) if conditioning.time_ids is None else conditioning.time_ids
             added = {"text_embeds": conditioning.pooled, "time_ids": ids}
-        with _attention(noisy):
+        with _attention(noisy, self.unet.is_gradient_checkpointing):
             return self.unet(noisy, t, encoder_hidden_states=conditioning.hidden, added_cond_kwargs=added).sample
 
     def _whole(self, latents: Tensor) -> Tensor:
@@ -293,8 +317,8 @@ class LatentDiffusion:
         return self
 
 
-def _attention(latents: Tensor) -> AbstractContextManager[None]:
-    """The attention kernels for latents of this size.
+def _attention(latents: Tensor, checkpointed: bool) -> AbstractContextManager[None]:
+    """The attention kernels for latents of this size; where the backward pass computes anew, those it will find then.
 
     On a CPU the backward pass of torch's fused attention is slow for short sequences: on the bundled base's U-Net it
     took a third of a step, and with plain matrix products the step is 1.5 times faster. Long sequences keep the fused
@@ -302,5 +326,5 @@ def _attention(latents: Tensor) -> AbstractContextManager[None]:
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    plain = latents.device.type == "cpu" and torch.is_grad_enabled() and latents.shape[-1] * latents.shape[-2] <= 1024
-    return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
+    short = latents.device.type == "cpu" and latents.shape[-1] * latents.shape[-2] <= 1024
+    return sdpa_kernel(SDPBackend.MATH) if short and torch.is_grad_enabled() and not checkpointed else nullcontext()

@@ -13,7 +13,7 @@ import torch
 
 from ..errors import RequestError
 from .checkpoint import load_checkpoint
-from .family import SD1, SDXL, Family, family_of
+from .family import SD1, SDXL, Family
 from .latent_diffusion import BUNDLED, LatentDiffusion
 from .quantize import quantize_linear
 
@@ -77,8 +77,8 @@ def _index(base: str, source: str) -> Mapping[str, Any]:
             raise RequestError(f"--base {base}: its model_index.json cannot be read: {error}.") from None
     if base in BUNDLED or source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise RequestError(
-            f"--base {base}: there is no such file or folder; name a diffusers folder, a .safetensors checkpoint, a Hub "
-            "id or `emoji`."
+            f"--base {base}: there is no such file or folder; name a diffusers folder, a .safetensors checkpoint, a "
+            "Hub id or `emoji`."
         )
     try:
         return DiffusionPipeline.load_config(source)
@@ -96,7 +96,7 @@ def _family(base: str, index: Mapping[str, Any]) -> Family:
     for part, said in index.items():
         known = not isinstance(said, list) or (len(said) == 2 and said[0] in _LIBRARIES)
         if not known:
-            raise RequestError(f"--base {base}: its part `{part}` needs code of its own ({said}), which is not run here.")
+            raise RequestError(f"--base {base}: its part `{part}` needs code of its own ({said}), which is not run.")
     if name not in PIPELINES:
         raise RequestError(f"--base {base} is a {name}; Stable Diffusion 1.x, 2.x and SDXL are known here.")
     family = PIPELINES[name]
@@ -120,15 +120,17 @@ def _no_code(base: str, folder: Path) -> None:
 
 
 def _check(base: str, parts: Mapping[str, Any]) -> None:
-    """Refuse a U-Net that wants more than a latent, and weights that are not finite."""
+    """Refuse a U-Net that wants more than a latent, and weights that are missing or not finite."""
     unet, vae = parts["unet"], parts["vae"]
     if unet.config.in_channels != vae.config.latent_channels:
         raise RequestError(
-            f"--base {base} takes {unet.config.in_channels} channels, not the {vae.config.latent_channels} of a latent; "
+            f"--base {base} takes {unet.config.in_channels} channels, not a latent's {vae.config.latent_channels}; "
             "models for inpainting or depth cannot be a base."
         )
     for name, part in parts.items():
         for key, tensor in part.state_dict().items() if isinstance(part, torch.nn.Module) else ():
+            if tensor.is_meta:
+                raise RequestError(f"--base {base} is not whole: it lacks `{name}.{key}`.")
             if tensor.is_floating_point() and not tensor.sum().isfinite():
                 raise RequestError(f"--base {base} holds values that are not finite, in `{name}.{key}`.")
 

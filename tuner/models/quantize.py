@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-import torch
+from functools import cache
+
 from torch import nn
 
 from ..errors import RequestError
@@ -35,13 +36,25 @@ def quantize_linear(unet: nn.Module, how: str) -> None:
             packed = bnb.nn.Linear4bit(*shape, bias=bias, compute_dtype=layer.weight.dtype, quant_type="nf4")
             packed.weight = bnb.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
         else:
-            packed = bnb.nn.Linear8bitLt(*shape, bias=bias, has_fp16_weights=False)
+            packed = _linear_8bit()(*shape, bias=bias, has_fp16_weights=False)
             packed.weight = bnb.nn.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
         packed.bias = layer.bias
         parent, _, name = path.rpartition(".")
         setattr(unet.get_submodule(parent), name, packed.to(layer.weight.device))
 
 
-def is_packed(weight: torch.Tensor) -> bool:
-    """Whether a weight is held in fewer bits than its layer computes with."""
-    return not weight.is_floating_point()
+@cache
+def _linear_8bit() -> type:
+    """bitsandbytes' layer, whose scales outlive what peft's DoRA does to its weight on a CPU.
+
+    There DoRA moves the weight anew at each pass, and the layer would take the moved one's scales, which are gone.
+    """
+    import bitsandbytes as bnb
+
+    class Linear8bit(bnb.nn.Linear8bitLt):  # type: ignore[misc]
+        def init_8bit_state(self) -> None:
+            scales = self.state.SCB if self.weight.SCB is None else self.weight.SCB
+            super().init_8bit_state()
+            self.state.SCB = scales
+
+    return Linear8bit
