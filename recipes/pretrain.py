@@ -49,6 +49,7 @@ class Pretrain(Recipe):
         super().__init__(config, model)
         parts = {"autoencoder": [model.vae], "diffusion": [model.unet, *model.text_encoders]}
         self.trained = torch.nn.ModuleList(parts[config.stage]).requires_grad_(True)
+        model.freeze_idle()
 
     @classmethod
     def base(cls, config: PretrainOptions) -> LatentDiffusion:
@@ -84,9 +85,10 @@ class Pretrain(Recipe):
         (height, width), crop = batch.pixels.shape[-2:], self.config.crop
         if not crop:
             return batch.pixels.contiguous(memory_format=torch.channels_last)
-        corners = batch.draw.integers("crop", max(1, max(height, width) - crop + 1), 2)
-        corners = (corners % torch.tensor([max(1, side - crop + 1) for side in (height, width)]).to(corners)).tolist()
-        windows = [p[:, y : y + crop, x : x + crop] for p, (y, x) in zip(batch.pixels, corners, strict=True)]
+        down, across = (max(1, side - crop + 1) for side in (height, width))
+        corners = batch.draw.integers("crop", max(down, across), 2).tolist()
+        places = [(y % down, x % across) for y, x in corners]
+        windows = [p[:, y : y + crop, x : x + crop] for p, (y, x) in zip(batch.pixels, places, strict=True)]
         return torch.stack(windows).contiguous(memory_format=torch.channels_last)
 
     def _denoising(self, batch: Batch) -> Tensor:

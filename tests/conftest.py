@@ -1,6 +1,6 @@
 """What the tests share: tiny models of the real architecture, small folders of pictures, the real command line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Neither this process nor those that it starts touch the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A diffusers folder of the SD 1.x architecture, shrunk, with random weights."""
@@ -43,11 +51,12 @@ def shrunk(family: str, prediction: str = "epsilon") -> "Sizes":
     """The sizes of a family's architecture, shrunk: its own levels, block types and key names."""
     from tuner.models.architecture import Sizes
 
-    levels = {"sdxl": ((16, 32, 32), (False, True, True), (1, 1, 2))}
-    unet, attention, transformers = levels.get(family, ((16, 32, 32, 32), (True, True, True, False), (1, 1, 1, 1)))
+    levels = {"sdxl": (64, (16, 32, 32), (False, True, True), (1, 1, 2))}
+    four = (128, (16, 32, 32, 32), (True, True, True, False), (1, 1, 1, 1))  # at 64 px its middle would be one pixel
+    resolution, unet, attention, transformers = levels.get(family, four)
     return Sizes(
-        family=family, prediction=prediction, resolution=64, vae=(8, 8, 16, 16), unet=unet, attention=attention,
-        transformers=transformers, layers=2, heads=2, text_width=32, text_length=16,
+        family=family, prediction=prediction, resolution=resolution, vae=(8, 8, 16, 16), vae_attention=True, unet=unet,
+        attention=attention, transformers=transformers, layers=2, heads=2, text_width=32, text_length=16,
     )  # fmt: skip
 
 

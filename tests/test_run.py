@@ -125,3 +125,31 @@ def test_discarding_leaves_nothing(tmp_path):
     it = run(tmp_path)
     it.discard()
     assert not it.folder.exists()
+
+
+def test_a_run_that_fails_lets_go_of_its_folder(tuner, tmp_path, tiny_base, images):
+    call = ("lora", "--base", tiny_base, "--images", images, "--steps", 9, "--learning-rate", "1e38", "--out")
+    for more in ([], ["--resume"]):
+        result = tuner(*call, tmp_path / "run", *more)
+        assert result.exit_code == 1 and "not finite" in result.stderr  # the second time too: it is not "in use"
+    assert all(json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+
+
+def test_pictures_that_are_not_there_are_told_before_the_base_is_loaded(tuner, tmp_path):
+    for images in ([], ["--images", "./nowhere"]):
+        result = tuner("lora", "--base", "./none", *images, "--out", tmp_path / "run")
+        assert result.exit_code == 2 and "--images" in result.stderr and "--base" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_may_be_cut_otherwise_when_it_is_resumed_but_not_grow(tmp_path):
+    it = run(tmp_path, batch_size=4)
+    it.log({"step": 3, "images": 12})
+    it.close()
+    again = Run.create(
+        build(TrainConfig, {"out": str(it.folder), "batch_size": 2, "resume": True}), "test", "it", processes=2
+    )
+    again.close()
+    run(tmp_path, batch_size=1, accumulate=4, resume=True).close()
+    with pytest.raises(RequestError, match=r"takes 4 pictures a step.*make it 8: make it 4"):
+        run(tmp_path, batch_size=8, resume=True)

@@ -15,10 +15,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 CARD = """---
-base_model: {base}
-library_name: diffusers
-tags: [tuner, {command}]
----
+{front}---
 # {name}
 
 {summary} Trained by `tuner {command}` {version} on {count} pictures in {steps} steps, from the base `{base}`.
@@ -43,6 +40,7 @@ def write(run: Run, recipe: Recipe, config: Any, usage: str, proofs: list[str]) 
     """Write the model card. It is written last: a run that has one is finished."""
     about = sys.modules[type(recipe).__module__].__doc__ or ""
     text = CARD.format(
+        front=_front(config.base, run.values["command"], config.trigger),
         base=config.base,
         command=run.values["command"],
         name=run.name,
@@ -56,6 +54,20 @@ def write(run: Run, recipe: Recipe, config: Any, usage: str, proofs: list[str]) 
         toml=(run.folder / "config.toml").read_text(encoding="utf-8"),
     )
     write_text(run.folder / "README.md", text)
+
+
+def _front(base: str, command: str, trigger: str) -> str:
+    """The card's front matter, which the Hub reads: YAML, of which JSON's values are a part.
+
+    A base that is a folder or a file on this machine, or bundled, is none that the Hub knows.
+    """
+    front: dict[str, Any] = {"library_name": "diffusers", "pipeline_tag": "text-to-image"}
+    front["tags"] = ["tuner", command.split()[0], "text-to-image"]
+    if base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists():
+        front["base_model"] = base
+    if trigger:
+        front["instance_prompt"] = trigger
+    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in front.items())
 
 
 def closing(run: Run, flags: str, paths: list[Path], prompt: str) -> str:

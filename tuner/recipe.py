@@ -48,9 +48,25 @@ class Recipe(nn.Module):
         return Path(config.images).resolve().name if config.images else cls.__name__.lower()
 
     @classmethod
+    def check(cls, config: Any) -> None:
+        """See, before anything is loaded or written, that what the options name is there: by default, the pictures.
+
+        Raises:
+            RequestError: it is not.
+        """
+        if not config.images:
+            raise RequestError("--images is missing; name a folder of pictures.")
+        on_hub = config.images.count("/") == 1 and not config.images.startswith((".", "/", "~"))
+        if not Path(config.images).is_dir() and not on_hub:
+            raise RequestError(f"--images {config.images}: there is no such folder.")
+
+    @classmethod
     def base(cls, config: Any) -> LatentDiffusion:
         """The model to start from."""
-        return LatentDiffusion.load(config.base)
+        model = LatentDiffusion.load(config.base, config.quantize)
+        if config.gradient_checkpointing:
+            model.checkpoint_gradients()
+        return model
 
     def data(self, run: Run) -> Source:
         """The examples: by default the folder of pictures, encoded once."""
@@ -87,7 +103,7 @@ class Recipe(nn.Module):
         from .evaluation.pictures import pictures
 
         seeds = [self.config.seed + k for k in range(count)]
-        drawn = pictures(self.model.pipeline("dpm++"), prompts, seeds)
+        drawn = pictures(self.model.pipeline("dpm++"), prompts, seeds, resolution=self.config.resolution)
         return [drawn[i * count : (i + 1) * count] for i in range(len(prompts))]
 
 

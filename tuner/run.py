@@ -4,6 +4,7 @@ config.toml     the resolved options: `tuner COMMAND --config config.toml` gives
 metrics.jsonl   a line an optimizer step
 checkpoints/    what resuming needs
 samples/        pictures before and after, at fixed seeds
+logs/           what `--track` asked for
 README.md       the model card
 """
 
@@ -16,16 +17,19 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from .config import Options, common, flag, read_toml, write_toml
+from .config import Options, common, flag, option, read_toml, write_toml
 from .errors import RequestError
 from .files import write_text
 
-MAY_CHANGE = {"steps", "save_every", "keep", "sample_every", "validation_prompt", "resume", "out", "quiet", "dry_run"}
-"""What may differ when a run is resumed."""
+MAY_CHANGE = {
+    "steps", "save_every", "keep", "sample_every", "validation_prompt", "resume", "out", "quiet", "dry_run",
+    "batch_size", "accumulate", "track", "push_to_hub",
+}  # fmt: skip
+"""What may differ when a run is resumed. Batches may be cut into other parts; the global batch stays as it is."""
 
 
 class RunOptions(Options):
@@ -33,7 +37,7 @@ class RunOptions(Options):
 
     panel: ClassVar[str] = "Run"
 
-    base: str = common("emoji", "The model to start from: emoji (bundled), a diffusers folder, or a Hub id.", "BASE")
+    base: str = common("emoji", "The model to start from: emoji (bundled), a diffusers folder, a file, a Hub id.", "BASE")
     name: str = common("", "Name of the result; by default the folder's.", pattern=r"^[^/\\\x00-\x1f]*$")
     out: str = common("", "Folder of the run; by default runs/NAME, then runs/NAME-2, ...", "DIR")
     seed: int = common(0, "Seed of everything that is drawn.", ge=0)
@@ -42,7 +46,11 @@ class RunOptions(Options):
     keep: int = Field(2, ge=1, description="Checkpoints that are kept.")
     sample_every: int = Field(0, ge=0, description="Steps between sample pictures; 0 makes them before and after only.")
     validation_prompt: list[str] = Field([], description="A prompt of the sample pictures; may be repeated.")
-    dry_run: bool = Field(False, description="All up to the first step; writes nothing.")
+    track: list[Literal["tensorboard", "wandb"]] = Field(
+        [], description="Write metrics and samples for this program too, into the run's logs/; repeatable."
+    )
+    push_to_hub: str = option("", "Send the result to this repository of the Hub, OWNER/NAME, in the end.", "ID")
+    dry_run: bool = Field(False, description="All up to the first step, and what it would cost; writes nothing.")
     quiet: bool = Field(False, description="No progress bar; a plain line now and then.")
 
 
@@ -82,8 +90,15 @@ class Run:
         self._lock: int | None = None
 
     @classmethod
-    def create(cls, config: RunOptions, command: str, name: str, writes: bool = True) -> Run:
-        """Open the folder of a new run, or of the one that is resumed. `writes` is false for all but the first process.
+    def create(cls, config: RunOptions, command: str, name: str, writes: bool = True, processes: int = 1) -> Run:
+        """Open the folder of a new run, or of the one that is resumed.
+
+        Args:
+            config: the options.
+            command: what the user typed after `tuner`.
+            name: of the result.
+            writes: make the folder, lock it and write its config.toml.
+            processes: that share the global batch.
 
         Raises:
             RequestError: --out holds another run, cannot be written, or is in use; or, on resume, there is no run to
@@ -93,7 +108,7 @@ class Run:
         folder = _to_resume(config.out, name) if config.resume else cls._fresh(config, name)
         run = cls(folder, name, values)
         if config.resume:
-            run._check_unchanged()
+            run._check_unchanged(processes)
         if writes:
             run._open()
         return run
@@ -115,7 +130,7 @@ class Run:
             folder = Path("runs") / f"{name}-{number}"
         return folder
 
-    def _check_unchanged(self) -> None:
+    def _check_unchanged(self, processes: int) -> None:
         before = read_toml(self.folder / "config.toml")
         self.values["threads"] = before["threads"]  # one thread and two give other bits: the run keeps its own
         for key in before.keys() | self.values.keys():
@@ -125,8 +140,22 @@ class Run:
                     f"{flag(key)} was {old} when the run in {self.folder} started and is {new} now; "
                     "resume with the old value, or start a new run."
                 )
+        self._check_global_batch(processes)
         if self.values.get("steps", 0) <= self.steps_taken():  # nothing is left to do: the run stays as it is
             self.values = before
+
+    def _check_global_batch(self, processes: int) -> None:
+        """Pictures a step are what was learned from: they may be spread otherwise, but not become more or fewer."""
+        rows = [row for row in self.metrics() if row.get("images")]
+        if not rows or "batch_size" not in self.values:
+            return
+        before = rows[-1]["images"] // rows[-1]["step"]
+        size, parts = self.values["batch_size"], self.values["accumulate"]
+        if before != size * parts * processes:
+            raise RequestError(
+                f"The run in {self.folder} takes {before} pictures a step; --batch-size {size}, --accumulate {parts} "
+                f"and {processes} process{'es' * (processes > 1)} make it {size * parts * processes}: make it {before}."
+            )
 
     def _open(self) -> None:
         try:

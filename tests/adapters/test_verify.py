@@ -9,7 +9,8 @@ import torch
 from tuner.adapters.apply import apply_adapter, parse_adapter, weights
 from tuner.adapters.artifact import Artifact
 from tuner.adapters.lora import Lora
-from tuner.adapters.verify import prove, verify
+from tuner.adapters.proof import prove
+from tuner.adapters.verify import verify
 from tuner.errors import RequestError, RunError
 from tuner.models.latent_diffusion import LatentDiffusion
 
@@ -37,7 +38,12 @@ def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Pa
     "how",
     [
         {},
-        {"alpha": 3, "rank": 2, "rslora": True, "unet": ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "ff.net.2"]},
+        {
+            "alpha": 3,
+            "rank": 2,
+            "variant": "rslora",
+            "unet": ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "ff.net.2"],
+        },
         {"text": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]},
         {"unet": ["conv1", "conv_shortcut", "time_emb_proj", "conv_in", "linear_1", "downsamplers.0.conv"]},
         {"unet": [], "text": ["q_proj", "k_proj", "v_proj", "out_proj"]},
@@ -67,9 +73,9 @@ def test_the_strength_is_alpha_over_rank_in_both_namings(
 ) -> None:
     """Against the weights changed by hand: alpha is twice the rank here."""
     by_hand = LatentDiffusion.load(tiny_base)
-    for target, factors in plain.factors():
+    for name, target in plain.targets.items():
         layer = by_hand.unet.get_submodule(target.path)
-        layer.weight.data += factors.scale * (factors.up @ factors.down)
+        layer.weight.data += plain.changes[name].delta(layer.weight)
     wanted = draw(by_hand, by_hand.pipeline())
     for path in plain.write(tmp_path, "cat", torch.float32):
         pipe = base.pipeline()
@@ -84,8 +90,9 @@ def test_files_in_half_precision_are_proved(plain: Lora, base: LatentDiffusion, 
 
 def test_diffusers_names_in_comfyui_and_a1111(files: list[Path], base: LatentDiffusion) -> None:
     found = verify(files[1], base)
-    assert found.whole and (found.comfyui.landed, found.a1111.landed) == (0, 0)
-    assert "kohya" in found.comfyui.problems[0] and "first dot" in found.a1111.problems[0]
+    comfyui, a1111 = found.landings["ComfyUI"], found.landings["A1111"]
+    assert found.whole and found.meant == ("diffusers",) and (comfyui.landed, a1111.landed) == (0, 0)
+    assert "kohya" in comfyui.problems[0] and "first dot" in a1111.problems[0]
 
 
 def first(tensors: dict[str, torch.Tensor], ending: str) -> str:
@@ -125,7 +132,7 @@ def no_effect(tensors: dict[str, torch.Tensor]) -> None:
 
 
 def foreign_tensor(tensors: dict[str, torch.Tensor]) -> None:
-    tensors["lora_unet_conv_in.diff"] = torch.ones(1)
+    tensors["lora_unet_conv_in.oft_blocks"] = torch.ones(1)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +145,7 @@ def foreign_tensor(tensors: dict[str, torch.Tensor]) -> None:
         (wrong_shape, "do not fit this base's", (None, -1, -1)),
         (mixed_alphas, "has other values in diffusers", (-1, 0, 0)),
         (no_effect, "changes nothing", (0, 0, 0)),
-        (foreign_tensor, "conv_in.diff` is not a LoRA tensor", (None, 0, 0)),
+        (foreign_tensor, "conv_in.oft_blocks` is not a LoRA tensor", (None, 0, 0)),
     ],
 )
 def test_a_fault_is_caught(
@@ -148,8 +155,8 @@ def test_a_fault_is_caught(
     before = state(base)
     path = rewrite(files[0], change)
     found = verify(path, base)
-    assert not found.whole and any(sentence in problem for problem in found.diffusers.problems)
-    for landing, short in zip((found.diffusers, found.comfyui, found.a1111), programs, strict=True):
+    assert not found.whole and any(sentence in problem for problem in found.landings["diffusers"].problems)
+    for landing, short in zip(found.landings.values(), programs, strict=True):
         assert landing.landed == (landing.total + short if short is not None else 0), landing
     with pytest.raises(RunError, match=r"cat.safetensors"):
         prove(files, base, "a cat")
@@ -203,18 +210,21 @@ def test_adapters_together_and_weighted(
     assert torch.equal(draw(base, pipe), alone)
 
 
-def test_a_file_that_would_land_in_part_is_refused(files: list[Path], tiny_base: str) -> None:
-    base = LatentDiffusion.load(tiny_base)
-    pipe, before = base.pipeline(), state(base)
-    rewrite(files[0], mixed_alphas)
-    with pytest.raises(RequestError, match=r"1 of its \d+ modules do not land"):
-        apply_adapter(pipe, files[0], 1.0, "one")
-    assert state(base).keys() == before.keys()
-    apply_adapter(pipe, files[1], 0.5, "one")
-    alone = draw(base, pipe)
-    with pytest.raises(RequestError, match="do not land"):
-        apply_adapter(pipe, files[0], 1.0, "two")
-    assert weights(pipe) == {"one": 0.5} and torch.equal(draw(base, pipe), alone)
+def test_what_diffusers_would_take_wrongly_is_translated(
+    plain: Lora, files: list[Path], tiny_base: str, base: LatentDiffusion
+) -> None:
+    """Differing alphas: diffusers takes one of them for all, silently."""
+    path = rewrite(files[0], mixed_alphas)
+    by_hand = LatentDiffusion.load(tiny_base)
+    for name, change in Lora.from_artifact(Artifact.load(path), base).changes.items():
+        layer = by_hand.unet.get_submodule(plain.targets[name].path)
+        layer.weight.data += change.delta(layer.weight)
+    pipe = LatentDiffusion.load(tiny_base).pipeline()
+    apply_adapter(pipe, path, 1.0, "one")
+    assert torch.allclose(draw(base, pipe), draw(base, by_hand.pipeline()), atol=1e-4)
+    with pytest.raises(RequestError, match="does not fit this base"):
+        apply_adapter(pipe, rewrite(path, no_up), 1.0, "two")
+    assert weights(pipe) == {"one": 1.0}
 
 
 def test_an_adapter_is_a_file_and_a_weight(tmp_path: Path) -> None:

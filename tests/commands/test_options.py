@@ -15,7 +15,7 @@ def resolved(tuner, own_recipe):
     """The configuration that a call of the recipe of one's own arrives at (its base does not exist)."""
 
     def call(*flags: object) -> dict:
-        result = tuner("run", own_recipe, "--base", "./none", *flags)
+        result = tuner("run", own_recipe, "--base", "./none", "--images", ".", *flags)
         told = next((line for line in result.stdout.splitlines() if line.startswith("CONFIG ")), None)
         assert told, result.stderr
         return json.loads(told.removeprefix("CONFIG "))
@@ -30,6 +30,14 @@ def test_flag_before_file_before_default(resolved):
     assert (file["rank"], file["steps"], file["colour"], file["wide"], file["ranks"]) == (8, 7, "blue", False, [5])
     both = resolved("--config", "mine.toml", "--rank", 4, "--colour", "red", "--wide", "--ranks", 1, "--ranks", 3)
     assert (both["rank"], both["steps"], both["colour"], both["wide"], both["ranks"]) == (4, 7, "red", True, [1, 3])
+
+
+def test_a_list_of_a_file_can_be_emptied_by_a_flag(resolved):
+    Path("mine.toml").write_text('validation_prompt = ["a cat"]\n')
+    assert resolved("--config", "mine.toml")["validation_prompt"] == ["a cat"]
+    assert resolved("--config", "mine.toml", "--validation-prompt", "")["validation_prompt"] == []
+    several = resolved("--validation-prompt", "", "--validation-prompt", "a dog")
+    assert several["validation_prompt"] == ["", "a dog"]  # the empty prompt among others is one
 
 
 def test_values_keep_their_types(resolved):

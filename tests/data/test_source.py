@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from tuner.config import build
+from tuner.data.buckets import placement
 from tuner.data.folder import read_folder
-from tuner.data.pictures import BadPicture, read, square
+from tuner.data.pictures import BadPicture, fitted, read
 from tuner.data.source import Source, encoded, imagined, pictures, with_latents, with_prompts
 from tuner.errors import RequestError, RunError
 from tuner.models.latent_diffusion import LatentDiffusion
@@ -27,18 +28,19 @@ def config(images, **options):
 
 
 def test_sidecars_metadata_and_neither(images, tmp_path):
-    beside = read_folder(Path(images))
+    beside = read_folder(Path(images)).examples
     assert beside[0].caption == "a teddy bear on a blue background"
     listed = tmp_path / "listed"
     listed.mkdir()
     lines = []
     for example in beside:
-        (listed / example.path.name).write_bytes(example.path.read_bytes())
-        lines.append(json.dumps({"file_name": example.path.name, "text": example.caption}))
-    bare = read_folder(listed)
+        (listed / example.file.path.name).write_bytes(example.file.path.read_bytes())
+        lines.append(json.dumps({"file_name": example.file.path.name, "text": example.caption}))
+    bare = read_folder(listed).examples
     assert [e.caption for e in bare] == [""] * 4
     (listed / "metadata.jsonl").write_text("\n".join(lines))
-    assert [(e.path.name, e.caption) for e in read_folder(listed)] == [(e.path.name, e.caption) for e in beside]
+    again = read_folder(listed).examples
+    assert [(e.file.path.name, e.caption) for e in again] == [(e.file.path.name, e.caption) for e in beside]
 
 
 def test_caption_and_trigger(images, model):
@@ -51,16 +53,16 @@ def test_caption_and_trigger(images, model):
 @pytest.mark.parametrize(
     "line", ['{"text": "no name"}', "not json", '{"file_name": "../secret.png"}', '{"file_name": "/etc/x.png"}']
 )
-def test_metadata_that_cannot_be_used(tmp_path, line):
+def test_metadata_that_cannot_be_used(tmp_path, line, model):
     (tmp_path / "metadata.jsonl").write_text(line + "\n")
     with pytest.raises(RequestError, match="line 1"):
-        read_folder(tmp_path)
+        pictures(config(tmp_path), model)
 
 
-def test_a_caption_that_is_not_utf8_is_named_with_its_byte(images):
+def test_a_caption_that_is_not_utf8_is_named_with_its_byte(images, model):
     (Path(images) / "red.txt").write_bytes(b"a caf\xe9")
     with pytest.raises(RequestError, match=r"red\.txt .*byte 5"):
-        read_folder(Path(images))
+        pictures(config(images), model)
 
 
 def test_bad_pictures_are_named_and_left_out(images, model):
@@ -69,12 +71,16 @@ def test_bad_pictures_are_named_and_left_out(images, model):
     (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.png").write_text("not a picture")
-    source = pictures(config(images), model)
+    source = encoded(config(images), model)
     assert len(source) == 4
-    assert [next(n for n in ("torn", "empty", "text") if n in s) for s in source.skipped] == ["empty", "text", "torn"]
+    assert sorted(next(n for n in ("torn", "empty", "text") if n in s) for s in source.skipped) == [
+        "empty",
+        "text",
+        "torn",
+    ]
     (folder / "fourth.png").write_bytes(b"")
     with pytest.raises(RunError, match="4 of 8"):
-        pictures(config(images), model)
+        encoded(config(images), model)
 
 
 def test_no_readable_picture(tmp_path, model):
@@ -105,7 +111,7 @@ def test_the_door_turns_flattens_and_rescales(tmp_path):
 def test_the_square_is_the_middle():
     wide = Image.new("RGB", (64, 32), (255, 0, 0))
     wide.paste((0, 255, 0), (16, 0, 48, 32))
-    array = square(wide, 16)
+    array = fitted(wide, placement(wide.size, 16, 4, squares=True))
     assert array.shape == (3, 16, 16)
     assert (array[1] > 235).all()
 

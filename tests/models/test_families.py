@@ -162,7 +162,7 @@ def test_half_precision_keeps_what_trains_whole(model: LatentDiffusion) -> None:
     assert frozen == {torch.bfloat16}
     from tuner.evaluation.pictures import pictures
 
-    assert pictures(model.pipeline("dpm++"), ["a cat"], [1], steps=2)[0].size == (64, 64)
+    assert pictures(model.pipeline("dpm++"), ["a cat"], [1], steps=2)[0].size == (model.resolution,) * 2
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -170,7 +170,7 @@ def test_every_sampler_draws(model: LatentDiffusion, sampler: str) -> None:
     from tuner.evaluation.pictures import pictures
 
     drawn = pictures(model.pipeline(sampler), ["a cat"], [1], steps=2, negative="a dog")[0]
-    assert drawn.size == (64, 64)
+    assert drawn.size == (model.resolution,) * 2
 
 
 @pytest.mark.parametrize(
@@ -199,9 +199,7 @@ def test_idle_layers_have_no_gradient(model: LatentDiffusion) -> None:
     loss.backward()
     for name in model.family.encoders:
         pattern = model.idle(name)
-        layers = [(n, p) for n, p in getattr(model, name).named_parameters() if ".layers." in f".{n}"]
-        assert layers
-        for path, parameter in layers:
+        for path, parameter in getattr(model, name).named_parameters():
             assert (parameter.grad is None) == bool(pattern and re.fullmatch(pattern, path)), path
 
 

@@ -1,4 +1,7 @@
-"""The laws that every recipe obeys, present and future: each test runs over every file in recipes/."""
+"""The laws that every recipe obeys, present and future: each test runs over every file in recipes/.
+
+On the smallest base with each choice that the recipe's own options offer, and on the shrunk SD 1.x, 2.x and SDXL.
+"""
 
 import os
 import signal
@@ -6,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -13,12 +17,13 @@ import torch
 from tuner.adapters.artifact import Artifact
 from tuner.config import build, read_toml
 from tuner.places import place
-from tuner.recipe import Recipe, load_recipe, recipe_class
+from tuner.recipe import Recipe, TrainConfig, load_recipe, recipe_class
 from tuner.run import Run
 from tuner.training.fit import fit
 from tuner.training.job import run_recipe
 from tuner.training.precision import accelerator
 
+FAMILIES = ("sd1", "sd2", "sdxl")
 RECIPES = sorted(place("recipes").glob("[a-z]*.py"))
 OPTIONS = {"steps": 4, "batch_size": 2, "learning_rate": 1e-3, "save_every": 2, "threads": 1, "seed": 3}
 
@@ -44,14 +49,45 @@ class Silent:
         pass
 
 
-@pytest.fixture(params=RECIPES, ids=lambda file: file.stem)
-def kind(request) -> type[Recipe]:
-    return recipe_class(load_recipe(request.param))
+def choices(kind: type[Recipe]) -> list[dict]:
+    """The recipe's defaults, and every other choice of its own options: each value of a Literal, each switch turned."""
+    own = {name: field for name, field in kind.Config.model_fields.items() if name not in TrainConfig.model_fields}
+    found: list[dict] = [{}]
+    for name, field in own.items():
+        many = get_origin(field.annotation) is list
+        kind_of = get_args(field.annotation)[0] if many else field.annotation
+        values = get_args(kind_of) if get_origin(kind_of) is Literal else [not field.default] if kind_of is bool else []
+        offered = [[value] if many else value for value in values]
+        found += [{name: value} for value in offered if value != field.default]
+    return found
+
+
+def cases() -> list:
+    """(recipe file, base, options): the tiny base with every choice, each family with all but the lists of layers."""
+    found = []
+    for file in RECIPES:
+        for chosen in choices(recipe_class(load_recipe(file))):
+            said = "-".join(str(v[0] if isinstance(v, list) else f"{k}={v}") for k, v in chosen.items()) or "default"
+            where_layers_lie = any(isinstance(value, list) for value in chosen.values())  # the same in all families
+            for base in ("tiny",) if where_layers_lie else ("tiny", *FAMILIES):
+                found.append(pytest.param((file, base, chosen), id=f"{file.stem}-{base}-{said}"))
+    return found
+
+
+@pytest.fixture(params=cases())
+def case(request) -> tuple[Path, str, dict]:
+    return request.param
 
 
 @pytest.fixture
-def options(tiny_base: str, images: str) -> dict:
-    return {**OPTIONS, "base": tiny_base, "images": images}
+def kind(case) -> type[Recipe]:
+    return recipe_class(load_recipe(case[0]))
+
+
+@pytest.fixture
+def options(case, tiny_base: str, tiny_family, images: str) -> dict:
+    _, base, chosen = case
+    return {**OPTIONS, "base": tiny_base if base == "tiny" else tiny_family(base), "images": images, **chosen}
 
 
 def started(kind, out: Path, **options):
@@ -83,8 +119,8 @@ def assert_equal(one, other):
 
 def test_only_and_all_declared_parameters_change(kind, options, tmp_path):
     recipe, run = started(kind, tmp_path / "run", **options)
-    everything = {"unet": recipe.model.unet, "vae": recipe.model.vae, "text": recipe.model.text_encoder}
-    tensors = {f"{part}.{n}": p for part, module in everything.items() for n, p in module.named_parameters()}
+    networks = recipe.model.networks.items()
+    tensors = {f"{part}.{n}": p for part, module in networks for n, p in module.named_parameters()}
     declared = {id(p) for p in recipe.parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in tensors.items()}
     for _ in fit(recipe, recipe.source, run, accelerator(recipe.config)):
@@ -117,11 +153,9 @@ def test_kill_and_resume_equals_never_stopped(kind, options, tmp_path):
     assert_equal(whole, resumed)
 
 
-@pytest.mark.parametrize("split", [(1, 4), (2, 2)])
-def test_accumulating_equals_one_batch(kind, options, tmp_path, split):
-    size, parts = split
+def test_accumulating_equals_one_batch(kind, options, tmp_path):
     _, rows = fitted(kind, tmp_path / "one", **{**options, "batch_size": 4, "accumulate": 1})
-    _, split_rows = fitted(kind, tmp_path / "other", **{**options, "batch_size": size, "accumulate": parts})
+    _, split_rows = fitted(kind, tmp_path / "other", **{**options, "batch_size": 1, "accumulate": 4})
     for mine, theirs in zip(rows, split_rows, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
         assert mine["images"] == theirs["images"]

@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import RequestError
 from .artifact import Artifact
-from .factors import Factors, read
-from .naming import parts, targets
+from .changes import Change, LowRank
+from .collect import weight_in
+from .dora import Decomposed
+from .flat import state_dict
+from .lora import Lora
+from .naming import layer_of, parts, targets, weight_of
+from .reading import read
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -47,7 +53,11 @@ def _number(text: str) -> float | None:
 
 
 def apply_adapter(pipe: DiffusionPipeline, path: Path, weight: float, name: str) -> None:
-    """Load a LoRA file of either naming into a pipeline, beside those that are there, and give it its weight.
+    """Load an adapter of either naming into a pipeline, beside those that are there, and give it its weight.
+
+    Whatever kind it is, diffusers is given it as a LoRA or a DoRA that does exactly the same. A weight multiplies what
+    the layers' weights change by, as in ComfyUI; peft's DoRA would not, so at other weights than 1 its whole difference
+    is loaded.
 
     Args:
         pipe: a diffusers pipeline of the family that the file was made for.
@@ -56,7 +66,7 @@ def apply_adapter(pipe: DiffusionPipeline, path: Path, weight: float, name: str)
         name: what the pipeline is to call it: a word without dots, not one that is there already.
 
     Raises:
-        RequestError: the file is not a LoRA, or not all of it lands in this pipeline; the pipeline is as it was before.
+        RequestError: the file is not an adapter, or not all of it lands in this pipeline, which is as it was before.
         ValueError: the pipeline has an adapter of that name.
     """
     artifact = Artifact.load(path)
@@ -72,10 +82,12 @@ def apply_adapter(pipe: DiffusionPipeline, path: Path, weight: float, name: str)
     before = weights(pipe)
     if name in before:
         raise ValueError(f"the pipeline has an adapter {name} already")
+    lora = Lora.from_reading(reading, pipe)
+    flat = (lora if weight == 1 else _without_magnitudes(lora, pipe)).unscaled()
     try:
-        attach(pipe, path, name)
-        missing = len(reading.factors) - len(landed(pipe, reading.factors, name))
-        trouble = f"{missing} of its {len(reading.factors)} modules do not land" if missing else ""
+        attach(pipe, state_dict(flat.changes, flat.targets), name)
+        missing = len(flat.changes) - len(landed(pipe, flat.changes, name))
+        trouble = f"{missing} of its {len(flat.changes)} modules do not land" if missing else ""
     except Exception as error:  # whatever diffusers or peft raises here, the file is refused
         trouble = f"diffusers refuses it ({' '.join(str(error).split())[:200]})"
     if trouble:
@@ -85,23 +97,32 @@ def apply_adapter(pipe: DiffusionPipeline, path: Path, weight: float, name: str)
     pipe.set_adapters(list(together), list(together.values()))
 
 
+def _without_magnitudes(lora: Lora, pipe: DiffusionPipeline) -> Lora:
+    """The same with DoRA's whole differences, which take a weight as all other changes do."""
+    whole: dict[str, Change] = {}
+    for name, change in lora.changes.items():
+        weight = weight_in(weight_of(pipe, lora.targets[name])).cpu() if isinstance(change, Decomposed) else None
+        whole[name] = change.whole(weight) if isinstance(change, Decomposed) and weight is not None else change
+    return replace(lora, changes=whole)
+
+
 def weights(pipe: DiffusionPipeline) -> dict[str, float]:
     """The adapters in a pipeline and their weights, as its layers have them."""
     found: dict[str, float] = {}
     for target in targets(pipe).values():
-        layer = getattr(pipe, target.part.attribute).get_submodule(target.path)
+        layer: Any = layer_of(pipe, target)
         for name in getattr(layer, "lora_A", ()):
             pair = (layer.lora_A[name].weight, layer.lora_B[name].weight)
-            scale = Factors(*pair, layer.lora_alpha[name], layer.use_rslora[name]).scale
+            scale = LowRank(*pair, layer.lora_alpha[name], layer.use_rslora[name]).scale
             if name not in found and scale:
                 found[name] = layer.scaling[name] / scale
     return found
 
 
-def attach(pipe: DiffusionPipeline, path: Path, name: str) -> None:
+def attach(pipe: DiffusionPipeline, source: Path | Mapping[str, torch.Tensor], name: str) -> None:
     """diffusers' own loading, without its notes on networks that a file does not change. Raises what it raises."""
     with _quiet():
-        pipe.load_lora_weights(str(path), adapter_name=name)
+        pipe.load_lora_weights(str(source) if isinstance(source, Path) else dict(source), adapter_name=name)
 
 
 def detach(pipe: DiffusionPipeline, name: str, others: Mapping[str, float]) -> None:
@@ -119,19 +140,24 @@ def detach(pipe: DiffusionPipeline, name: str, others: Mapping[str, float]) -> N
     pipe.set_adapters(list(others), list(others.values()))
 
 
-def landed(pipe: DiffusionPipeline, factors: Mapping[str, Factors], name: str) -> list[str]:
-    """The modules, by canonical name, whose live layer has the very matrices and the scale that a file gives them."""
+def landed(pipe: DiffusionPipeline, changes: Mapping[str, Change], name: str) -> list[str]:
+    """The modules, by canonical name, whose live layer has the very matrices, scale and magnitudes that a file has."""
     known = targets(pipe)
-    found = []
-    for module, wanted in factors.items():
-        layer = getattr(pipe, known[module].part.attribute).get_submodule(known[module].path)
-        if name not in getattr(layer, "lora_A", ()):
-            continue
-        pairs = ((layer.lora_A[name].weight, wanted.down), (layer.lora_B[name].weight, wanted.up))
-        same = all(live.shape == file.shape and torch.equal(live, file.to(live)) for live, file in pairs)
-        if same and math.isclose(layer.scaling[name], wanted.scale, rel_tol=1e-6):
-            found.append(module)
-    return found
+    return [module for module, wanted in changes.items() if _same(layer_of(pipe, known[module]), wanted, name)]
+
+
+def _same(layer: Any, wanted: Change, name: str) -> bool:
+    """Whether a live layer of peft's holds a change as it is."""
+    change = wanted.inner if isinstance(wanted, Decomposed) else wanted
+    if name not in getattr(layer, "lora_A", ()) or not isinstance(change, LowRank) or change.mid is not None:
+        return False
+    pairs = [(layer.lora_A[name].weight, change.down), (layer.lora_B[name].weight, change.up)]
+    if (name in layer.lora_magnitude_vector) != isinstance(wanted, Decomposed):
+        return False
+    if isinstance(wanted, Decomposed):
+        pairs.append((layer.lora_magnitude_vector[name].weight.flatten(), wanted.magnitude))
+    same = all(live.shape == file.shape and torch.equal(live, file.to(live)) for live, file in pairs)
+    return same and math.isclose(layer.scaling[name], change.scale, rel_tol=1e-6)
 
 
 @contextmanager

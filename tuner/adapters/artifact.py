@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import RequestError
 from ..files import replacing
+from .container import read_header
 
 if TYPE_CHECKING:
     from ..models.latent_diffusion import LatentDiffusion
@@ -40,28 +41,27 @@ class Artifact:
             _sort_metadata(part)
 
     @classmethod
-    def load(cls, path: Path) -> Artifact:
+    def load(cls, path: Path, finite: bool = True) -> Artifact:
         """Read a file.
 
+        Args:
+            finite: refuse it where it holds values that are not.
+
         Raises:
-            RequestError: it is not there, is not a safetensors file, or holds values that are not finite.
+            RequestError: it is not there, is a pickle, is not a whole safetensors file, names a tensor twice, or holds
+                values that are not finite.
         """
         from safetensors import SafetensorError, safe_open
 
-        if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
-            raise RequestError(
-                f"{path} is a pickle and may run code when it is read; convert it to .safetensors first."
-            )
+        read_header(path)
         try:
             with safe_open(path, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
                 metadata = dict(file.metadata() or {})
-        except FileNotFoundError:
-            raise RequestError(f"{path}: there is no such file.") from None
-        except (SafetensorError, OSError) as error:
-            raise RequestError(f"{path} is not a whole safetensors file ({error}).") from None
+        except (SafetensorError, OSError) as error:  # what we did not foresee
+            raise RequestError(f"{path} is not a whole safetensors file ({error}); fetch or write it again.") from None
         for name, tensor in tensors.items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
+            if finite and tensor.is_floating_point() and not _finite(tensor):
                 raise RequestError(f"{path} holds values that are not finite in `{name}`; it cannot be used.")
         return cls(tensors, metadata)
 
@@ -70,6 +70,11 @@ class Artifact:
         return Artifact(
             {n: t.to(dtype) if t.is_floating_point() else t for n, t in self.tensors.items()}, self.metadata
         )
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all values are finite. torch has no such question of eight-bit ones."""
+    return bool((tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all())
 
 
 def _sort_metadata(path: Path) -> None:

@@ -72,16 +72,25 @@ def modelspec(metadata: Mapping[str, str], kind: str) -> dict[str, str]:
     return header
 
 
-def kohya(metadata: Mapping[str, str], rank: int, alpha: float, arguments: Mapping[str, str]) -> dict[str, str]:
-    """The keys that A1111 and kohya's own tools read from a LoRA."""
+# LyCORIS' names of what sd-scripts' own network does not make (lycoris/kohya.py, `create_network`)
+_LYCORIS = {
+    "dora": {"algo": "lora", "dora_wd": "True", "wd_on_output": "True"}, "loha": {"algo": "loha"},
+    "lokr": {"algo": "lokr"}, "full": {"algo": "full"},
+}  # fmt: skip
+
+
+def kohya(
+    metadata: Mapping[str, str], rank: int, alpha: float, arguments: Mapping[str, str], variant: str = "lora"
+) -> dict[str, str]:
+    """The keys that A1111 and kohya's own tools read from an adapter."""
     version = metadata["kohya_version"]
     return {
         "ss_v2": str(version.startswith("sd_v2")),
         "ss_base_model_version": version,
-        "ss_network_module": "networks.lora",
+        "ss_network_module": "lycoris.kohya" if variant in _LYCORIS else "networks.lora",
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(alpha),
-        "ss_network_args": json.dumps(dict(arguments)),
+        "ss_network_args": json.dumps({**_LYCORIS.get(variant, {}), **arguments}),
         "ss_output_name": metadata.get("output_name", metadata.get("title", "")),
     }
 

@@ -1,54 +1,51 @@
-"""LoRA: low-rank changes of a base's weights, in the two namings that programs load.
+"""Adapters that change weights (LoRA, DoRA, LoHa, LoKr), in the two namings that programs load.
 
-W' = W + scale * B A, with A (`lora_A`, `lora_down`) of shape (rank, in[, height, width]) and B (`lora_B`, `lora_up`)
-of shape (out, rank[, 1, 1]); scale = alpha / rank (Hu et al. 2021, arXiv:2106.09685, section 4.1), or
-alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732). kohya's files have alpha beside every pair and
-know no rsLoRA; diffusers' files have alpha, rank and rsLoRA in their header.
+kohya's naming holds each change as it is, with alpha beside it. diffusers loads low-rank changes alone, with one alpha
+for each network: its file has every change in that form, exactly, and DoRA's magnitudes.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import RequestError
+from ..models.family import FAMILIES
 from . import header
 from .artifact import Artifact
-from .factors import Factors, read
-from .naming import Target, targets
+from .changes import Change, LowRank
+from .collect import collected, weight_in
+from .dora import COMFYUI, Decomposed
+from .flat import common_alpha, configs, inner, low_rank, state_dict, under
+from .naming import Target, layer_of, targets, weight_of
+from .reading import Reading, read
 
 if TYPE_CHECKING:
     from ..models.latent_diffusion import LatentDiffusion
+    from .naming import Base
 
 DIFFUSERS_FILE = Path("diffusers") / "pytorch_lora_weights.safetensors"
 
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA, free of any naming.
+    """An adapter, free of any naming.
 
     Attributes:
-        tensors: `unet.<path>.lora_A.weight` and `.lora_B.weight`; the rank may differ from module to module.
-        alpha: the one numerator of every module's scale.
-        rank: the rank of most modules.
-        rslora: whether scales are alpha / sqrt(rank).
-        targets: the modules that it changes, by canonical name.
+        changes: what it does to each module, by canonical name.
+        targets: those modules.
         metadata: what the files say about it, by plain names (see `header`).
     """
 
-    tensors: Mapping[str, Tensor]
-    alpha: float
-    rank: int
-    rslora: bool
+    changes: Mapping[str, Change]
     targets: Mapping[str, Target]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -56,40 +53,24 @@ class Lora:
 
     @classmethod
     def from_model(
-        cls,
-        base: LatentDiffusion,
-        alpha: float,
-        rank: int,
-        rslora: bool = False,
-        metadata: Mapping[str, str] | None = None,
-        adapter: str = "default",
+        cls, base: LatentDiffusion, metadata: Mapping[str, str] | None = None, adapter: str = "default"
     ) -> Lora:
-        """Collect the LoRA layers that peft has put into a base. What the base says of itself joins the metadata.
+        """Collect the layers that peft has put into a base. What the base says of itself joins the metadata.
 
         Raises:
-            ValueError: there are none, or their scale is not that of `alpha`, `rank` and `rslora`.
+            ValueError: there are none, or files do not have their like.
         """
-        from peft.tuners.lora import LoraLayer
-
-        tensors, changed = {}, {}
-        for name, target in targets(base).items():
-            layer = getattr(base, target.part.attribute).get_submodule(target.path)
-            if not isinstance(layer, LoraLayer) or adapter not in layer.lora_A:
-                continue
-            down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
-            expected = Factors(down, up, alpha, rslora).scale
-            if adapter in layer.lora_magnitude_vector or not math.isclose(layer.scaling[adapter], expected):
-                raise ValueError(f"{name} is not a plain LoRA layer of scale {expected}")
-            changed[name] = target
-            tensors[f"{name}.lora_A.weight"] = down.detach().to("cpu", copy=True)
-            tensors[f"{name}.lora_B.weight"] = up.detach().to("cpu", copy=True)
-        if not changed:
-            raise ValueError(f"there are no LoRA layers named {adapter} in this base")
-        return cls(tensors, float(alpha), rank, rslora, changed, {**header.facts(base), **(metadata or {})})
+        known = targets(base)
+        found = {name: collected(layer_of(base, target), adapter) for name, target in known.items()}
+        changes = {name: change for name, change in found.items() if change is not None}
+        if not changes:
+            raise ValueError(f"there are no adapter layers named {adapter} in this base")
+        changed = {name: known[name] for name in changes}
+        return cls(changes, changed, {**header.facts(base), **(metadata or {})})
 
     @classmethod
     def from_artifact(cls, artifact: Artifact, base: LatentDiffusion, source: object = "this file") -> Lora:
-        """Read a LoRA file of either naming. Where alphas differ, the difference moves into the weights.
+        """Read an adapter file of either naming.
 
         Args:
             artifact: the file's tensors and header.
@@ -97,81 +78,104 @@ class Lora:
             source: what messages call the file.
 
         Raises:
-            RequestError: it is not a LoRA, is not whole, or does not fit this base.
+            RequestError: it is not an adapter, is not whole, or does not fit this base.
         """
         reading = read(artifact, base, source)
         if reading.problems:
             raise RequestError(f"{source} cannot be used with {base.identity}: {reading.problems[0]}.")
-        known = targets(base)
-        rslora = all(f.rslora for f in reading.factors.values())
-        alphas = {n: f.alpha if f.rslora == rslora else f.scale * f.rank for n, f in reading.factors.items()}
-        alpha = Counter(a for a in alphas.values() if a).most_common(1)[0][0] if any(alphas.values()) else 0.0
-        tensors = {}
-        for name, factors in reading.factors.items():
-            same = alphas[name] == alpha
-            tensors[f"{name}.lora_A.weight"] = factors.down
-            tensors[f"{name}.lora_B.weight"] = factors.up if same else factors.up.float() * (alphas[name] / alpha)
-        rank = Counter(f.rank for f in reading.factors.values()).most_common(1)[0][0]
-        said = header.plain(artifact.metadata)
-        of_base = header.facts(base)
+        said, of_base = header.plain(artifact.metadata), header.facts(base)
         family = {key: of_base[key] for key in ("architecture", "kohya_version")}
-        changed = {name: known[name] for name in reading.factors}
-        return cls(tensors, alpha, rank, rslora, changed, {**of_base, **said, **family})
+        return cls.from_reading(reading, base, {**of_base, **said, **family})
+
+    @classmethod
+    def from_reading(cls, reading: Reading, base: Base, metadata: Mapping[str, str] | None = None) -> Lora:
+        """What a file says, put together. peft wants magnitudes in all of a network's modules or in none."""
+        known = targets(base)
+        changes = dict(reading.changes)
+        decomposed = {known[name].part for name, change in changes.items() if isinstance(change, Decomposed)}
+        for name, change in changes.items():
+            if known[name].part in decomposed and not isinstance(change, Decomposed):
+                changes[name] = Decomposed.of(weight_in(weight_of(base, known[name])), change)
+        return cls(changes, {name: known[name] for name in changes}, metadata or {})
+
+    # -- what it is ----------------------------------------------------------------------------------------------------
+
+    @property
+    def variant(self) -> str:
+        """`lora`, `dora`, `loha`, `lokr`, `full`, or whatever most modules have."""
+        return Counter(change.kind for change in self.changes.values()).most_common(1)[0][0]
+
+    @property
+    def rank(self) -> int:
+        """The rank of most modules; 0 where they have none."""
+        return Counter(change.rank for change in self.changes.values()).most_common(1)[0][0]
+
+    @property
+    def rslora(self) -> bool:
+        """Whether all scales are alpha / sqrt(rank)."""
+        told = [change.rslora for change in map(inner, self.changes.values()) if isinstance(change, LowRank)]
+        return bool(told) and all(told)
+
+    @property
+    def alpha(self) -> float:
+        """The numerator of most modules' scales, by the rule of `rslora`."""
+        return common_alpha(self.changes.values(), self.rslora)
 
     def to(self, dtype: torch.dtype) -> Lora:
-        """The same with its tensors in another precision."""
-        return replace(self, tensors={name: tensor.to(dtype) for name, tensor in self.tensors.items()})
+        """The same in another precision."""
+        return replace(self, changes={name: change.to(dtype) for name, change in self.changes.items()})
 
-    def factors(self) -> Iterator[tuple[Target, Factors]]:
-        """Every module that changes, and how."""
-        for name, target in self.targets.items():
-            down, up = (self.tensors[f"{name}.lora_{side}.weight"] for side in "AB")
-            yield target, Factors(down, up, self.alpha, self.rslora)
+    def low_rank(self) -> Lora:
+        """The same with every change as a low-rank one, under one alpha: diffusers has one for each network."""
+        flat = self._flat()
+        rslora, alpha = flat.rslora, flat.alpha
+        return replace(flat, changes={name: under(change, alpha, rslora) for name, change in flat.changes.items()})
+
+    def unscaled(self) -> Lora:
+        """The same with every change as a low-rank one of scale 1, which programs that are told no alpha take."""
+        flat = self._flat().changes
+        return replace(self, changes={name: under(change, float(change.rank), False) for name, change in flat.items()})
+
+    def _flat(self) -> Lora:
+        flat = {name: low_rank(change, self.targets[name].shape) for name, change in self.changes.items()}
+        return replace(self, changes=flat)
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
     def to_kohya(self) -> Artifact:
-        """kohya's naming, for ComfyUI, A1111 and their kin. alpha / rank is the true scale of every module.
-
-        alpha stays in fp32 whatever the precision of the weights: a rounded one would be another strength.
+        """kohya's naming, for ComfyUI, A1111 and their kin. Low-rank changes are all under one alpha: diffusers takes
+        the scale of attentions wrongly otherwise.
         """
-        alpha = self.alpha * math.sqrt(self.rank) if self.rslora else self.alpha
-        tensors, convolutions = {}, False
-        for target, factors in self.factors():
-            excess = factors.scale * factors.rank / alpha if alpha else 1.0  # not 1: rsLoRA of mixed ranks
-            up = factors.up if math.isclose(excess, 1) else factors.up.float() * excess
-            tensors[f"{target.kohya}.lora_down.weight"] = factors.down
-            tensors[f"{target.kohya}.lora_up.weight"] = up
-            tensors[f"{target.kohya}.alpha"] = torch.tensor(alpha, dtype=torch.float32)
-            convolutions = convolutions or target.shape[2:] not in ((), (1, 1))
-        arguments = {"conv_dim": str(self.rank), "conv_alpha": str(alpha)} if convolutions else {}
-        said = header.modelspec(self.metadata, "lora") | header.kohya(self.metadata, self.rank, alpha, arguments)
+        alpha = common_alpha(self.changes.values(), rslora=False)
+        tensors: dict[str, Tensor] = {}
+        for name, target in self.targets.items():
+            for role, tensor in under(self.changes[name], alpha, rslora=False).tensors().items():
+                tensors[f"{target.kohya}.{role}"] = tensor
+        rank, variant = self.rank, self.variant
+        arguments: dict[str, str] = {}
+        if any(target.shape[2:] not in ((), (1, 1)) for target in self.targets.values()):
+            arguments = {"conv_dim": str(rank), "conv_alpha": str(alpha)}
+        said = header.modelspec(self.metadata, "lora")
+        said |= header.kohya(self.metadata, rank, alpha, arguments, variant)
+        if variant == "dora":
+            said[COMFYUI] = "base"
         return Artifact(tensors, header.hashed(said, tensors))
 
     def to_diffusers(self) -> Artifact:
-        """diffusers' (peft's) naming; alpha, rank and rsLoRA are in the header."""
-        tensors: dict[str, Tensor] = {}
-        networks: dict[str, dict[str, int]] = {}
-        for target, factors in self.factors():
-            tensors[f"{target.diffusers}.lora_A.weight"] = factors.down
-            tensors[f"{target.diffusers}.lora_B.weight"] = factors.up
-            networks.setdefault(target.part.prefix, {})[target.path] = factors.rank
+        """diffusers' (peft's) naming; alpha, ranks, rsLoRA and DoRA are in the header."""
+        plain = self.low_rank()
+        tensors = state_dict(plain.changes, plain.targets)
         said = {k: v for k, v in header.modelspec(self.metadata, "lora").items() if not k.startswith("ss_")}
-        configs: dict[str, Any] = {}
-        for prefix, ranks in networks.items():
-            configs[f"{prefix}.r"] = self.rank
-            configs[f"{prefix}.lora_alpha"] = self.alpha
-            configs[f"{prefix}.use_rslora"] = self.rslora
-            configs[f"{prefix}.target_modules"] = list(ranks)
-            configs[f"{prefix}.rank_pattern"] = {path: rank for path, rank in ranks.items() if rank != self.rank}
-        said["lora_adapter_metadata"] = json.dumps(configs, sort_keys=True)
+        settings = configs(plain.changes, plain.targets, plain.alpha, plain.rslora)
+        said["lora_adapter_metadata"] = json.dumps(settings, sort_keys=True)
         return Artifact(tensors, header.hashed(said, tensors))
 
     def write(self, folder: Path, name: str, dtype: torch.dtype) -> list[Path]:
         """Write NAME.safetensors (kohya) and diffusers/pytorch_lora_weights.safetensors; their paths, in this order."""
-        named = replace(self.to(dtype), metadata={"title": name, **self.metadata, "output_name": name})
+        named = replace(self, metadata={"title": name, **self.metadata, "output_name": name})
         paths = [folder / f"{name}.safetensors", folder / DIFFUSERS_FILE]
-        for path, artifact in zip(paths, (named.to_kohya(), named.to_diffusers()), strict=True):
+        made = named.to(dtype).to_kohya(), named.low_rank().to(dtype).to_diffusers()
+        for path, artifact in zip(paths, made, strict=True):
             artifact.save(path)
         return paths
 
@@ -181,27 +185,15 @@ class Lora:
         Raises:
             RunError: a file would load in part, or with no effect.
         """
-        from .verify import prove
+        from .proof import prove
 
         return prove(paths, base, self.metadata.get("trigger_phrase", "a picture"))
 
     def usage(self, paths: list[Path], prompt: str) -> str:
         """How to use the files in diffusers, ComfyUI and A1111, as Markdown."""
-        from ..models.latent_diffusion import BUNDLED
+        from .usage import usage
 
-        base = self.metadata["base"]
-        bundled = base in BUNDLED
-        source = f"BUNDLED[{json.dumps(base)}]" if bundled else json.dumps(base)
-        also = "from tuner.models.latent_diffusion import BUNDLED\n" if bundled else ""
-        kohya, diffusers = paths
-        return (
-            f"```python\nfrom diffusers import StableDiffusionPipeline\n{also}\n"
-            f"pipe = StableDiffusionPipeline.from_pretrained({source})\n"
-            f"pipe.load_lora_weights({json.dumps(diffusers.relative_to(kohya.parent).as_posix())})\n"
-            f'pipe({json.dumps(prompt)}).images[0].save("picture.png")\n```\n\n'
-            f"ComfyUI: put `{kohya.name}` into `models/loras` and choose it in a Load LoRA node.\n\n"
-            f"A1111: put `{kohya.name}` into `models/Lora` and write `<lora:{kohya.stem}:1>` in the prompt.\n"
-        )
+        return usage(self, paths, prompt)
 
     def flags(self, paths: list[Path], base: str) -> str:
         """What `tuner generate` is told to draw with the files."""
@@ -209,3 +201,9 @@ class Lora:
 
         elsewhere = "" if base == RunOptions.model_fields["base"].default else f" --base {shlex.quote(base)}"
         return f"--adapter {shlex.quote(str(paths[0]))}{elsewhere}"
+
+    @property
+    def pipeline(self) -> str:
+        """diffusers' pipeline for the family that it was made for."""
+        said = self.metadata["architecture"]
+        return next(f.pipeline for f in FAMILIES.values() if said in f.architectures.values())

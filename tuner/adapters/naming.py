@@ -1,17 +1,9 @@
-"""Which modules of a base an adapter may change, and what file formats call them.
+"""Which modules of a base an adapter may change, and what file formats call them, family by family.
 
 Every name is made from the base's own module paths, so a name that is in no table here is a module that the base does
-not have. kohya's names are the module's path with underscores behind a prefix; diffusers' (peft's) are the path itself.
-
-What ComfyUI and A1111 match in a kohya-named file is told here from what their loaders do (see FORMATS.md):
-
-- ComfyUI makes a table of diffusers' U-Net names from its model's configuration (levels, residual blocks a level,
-  transformer depth), and one of the text encoder's six matrices a layer. `comfyui_map` is that table for this base.
-- A1111 rewrites a diffusers name to its own (CompVis) name by fixed formulas for Stable Diffusion's layout, and looks
-  that up among its modules. `a1111_map` has the kinds of modules that the formulas know, and their slip over the
-  upsampling convolutions. Not modelled: that the formulas count two residual blocks a level (for a base of another
-  depth we take its own count: such a base does not load in A1111 anyhow), and the open_clip encoders of SD 2 and SDXL,
-  in which q, k, v and out must all be there.
+not have. kohya's names are the module's path with underscores behind a prefix: the path in diffusers for SD 1.x and
+2.x, the path in the original layout for SDXL's U-Net (sd-scripts, networks/lora.py: each trains its own U-Net code).
+diffusers' (peft's) names are the path itself. What programs match is told in `loaders`.
 """
 
 from __future__ import annotations
@@ -22,6 +14,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from torch import nn
 
+from ..models.family import family_of
+from .sgm import original_names
+
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
@@ -29,57 +24,42 @@ if TYPE_CHECKING:
 
     Base: TypeAlias = LatentDiffusion | DiffusionPipeline
 
-# Kinds of modules: paths with `*` for every number.
-_RESNET = ("conv1", "conv2", "conv_shortcut", "time_emb_proj")
-_ATTENTION = tuple(f"{attn}.{to}" for attn in ("attn1", "attn2") for to in ("to_q", "to_k", "to_v", "to_out.*"))
-_TRANSFORMER = tuple(f"transformer_blocks.*.{name}" for name in (*_ATTENTION, "ff.net.*.proj", "ff.net.*"))
-_PLACES = {"resnets.*": _RESNET, "attentions.*": ("proj_in", "proj_out", *_TRANSFORMER)}
-_BLOCKS = tuple(
-    f"{block}.{place}.{leaf}"
-    for block in ("down_blocks.*", "mid_block", "up_blocks.*")
-    for place, leaves in _PLACES.items()
-    for leaf in leaves
-)
-_ENDS = ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
-_RESAMPLERS = ("down_blocks.*.downsamplers.*.conv", "up_blocks.*.upsamplers.*.conv")
-_EMBEDDINGS = tuple(f"{kind}_embedding.linear_{n}" for kind in ("add", "class") for n in (1, 2))
-_CLIP_LEAVES = (*(f"self_attn.{name}_proj" for name in ("q", "k", "v", "out")), "mlp.fc1", "mlp.fc2")
-
-UNET_KINDS = frozenset((*_BLOCKS, *_ENDS, *_RESAMPLERS))
-CLIP_KINDS = frozenset(f"encoder.layers.*.{leaf}" for leaf in _CLIP_LEAVES)
-
 
 @dataclass(frozen=True)
 class Part:
     """A network that adapters change, and how files spell it.
 
     Attributes:
-        attribute: its name in a LatentDiffusion and in a diffusers pipeline.
-        prefix: what diffusers' names begin with.
+        attribute: its name in a LatentDiffusion and in a diffusers pipeline; diffusers' names begin with it.
         kohya: what kohya's names begin with.
-        inner: what stands before a module's path in files: transformers 5 has dropped `text_model.` from the paths of
-            CLIPTextModel, and files keep it (diffusers reads both).
-        comfyui, a1111: the kinds of modules that these programs match.
+        original: whether kohya's names go by the original layout.
+        openclip: whether programs of that layout have OpenCLIP's own text encoder here: q, k and v are one matrix.
     """
 
     attribute: str
-    prefix: str
     kohya: str
-    inner: str = ""
-    comfyui: frozenset[str] = frozenset()
-    a1111: frozenset[str] = frozenset()
+    original: bool = False
+    openclip: bool = False
 
 
-PARTS = (
-    Part("unet", "unet", "lora_unet", "", UNET_KINDS | frozenset(_EMBEDDINGS), UNET_KINDS),
-    Part("text_encoder", "text_encoder", "lora_te", "text_model.", CLIP_KINDS, CLIP_KINDS),
-)
-"""Stable Diffusion 1.x. Another family says so by an attribute `adapter_parts` of its model."""
+PARTS = {
+    "sd1": (Part("unet", "lora_unet"), Part("text_encoder", "lora_te")),
+    "sd2": (Part("unet", "lora_unet"), Part("text_encoder", "lora_te", openclip=True)),
+    "sdxl": (
+        Part("unet", "lora_unet", original=True), Part("text_encoder", "lora_te1"),
+        Part("text_encoder_2", "lora_te2", openclip=True),
+    ),
+}  # fmt: skip
+"""The networks by family."""
+
+# transformers 5 has dropped it from CLIPTextModel's paths; files keep it, and diffusers reads both
+_INNER = "text_model."
+_OUTSIDE = ("text_projection",)  # of an encoder, beside what `text_model.` names
 
 
 def parts(base: Base) -> tuple[Part, ...]:
-    """The networks of a base that adapters change."""
-    return getattr(base, "adapter_parts", PARTS)
+    """The networks of a base, or of a pipeline, that adapters change."""
+    return PARTS[family_of(base).name]
 
 
 @dataclass(frozen=True)
@@ -90,35 +70,51 @@ class Target:
         part: the network that it is in.
         path: its path there.
         shape: its weight's: (out, in) or (out, in, height, width).
+        original: its path in the original layout; empty for a text encoder's layer.
     """
 
     part: Part
     path: str
     shape: tuple[int, ...]
+    original: str = ""
 
     @property
     def name(self) -> str:
         """The canonical name: `unet.mid_block.attentions.0.proj_in`."""
-        return f"{self.part.prefix}.{self.path}"
+        return f"{self.part.attribute}.{self.path}"
 
     @property
     def _filed(self) -> str:
-        return self.part.inner + self.path.removeprefix(self.part.inner)
+        plain = self.part.attribute == "unet" or self.path in _OUTSIDE
+        return self.path if plain else _INNER + self.path.removeprefix(_INNER)
 
     @property
     def diffusers(self) -> str:
         """The name in diffusers' files: `text_encoder.text_model.encoder.layers.0.mlp.fc1`."""
-        return f"{self.part.prefix}.{self._filed}"
+        return f"{self.part.attribute}.{self._filed}"
+
+    @property
+    def by_path(self) -> str:
+        """kohya's prefix and the path in diffusers: `lora_te_text_model_encoder_layers_0_mlp_fc1`."""
+        return self._spelled(self._filed)
+
+    @property
+    def by_original(self) -> str:
+        """kohya's prefix and the original path: `lora_unet_input_blocks_1_1_proj_in`; empty where there is none."""
+        return self._spelled(self.original) if self.original else ""
 
     @property
     def kohya(self) -> str:
-        """The name in kohya's files: `lora_te_text_model_encoder_layers_0_mlp_fc1`."""
-        return f"{self.part.kohya}_{self._filed.replace('.', '_')}"
+        """The name in kohya's files."""
+        return (self.part.original and self.by_original) or self.by_path
 
     @property
-    def kind(self) -> str:
-        """The path with `*` for every number."""
-        return ".".join("*" if word.isdigit() else word for word in self.path.removeprefix(self.part.inner).split("."))
+    def spellings(self) -> set[str]:
+        """Every name under which kohya-named files may have it."""
+        return {self.by_path, self.by_original} - {""}
+
+    def _spelled(self, path: str) -> str:
+        return f"{self.part.kohya}_{path.replace('.', '_')}"
 
 
 def _layers(network: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -137,9 +133,11 @@ def _layers(network: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def targets(base: Base) -> dict[str, Target]:
     """Canonical name -> every layer of a base (or of a pipeline) that an adapter may change."""
-    found = [
-        Target(part, path, shape) for part in parts(base) for path, shape in _layers(getattr(base, part.attribute))
-    ]
+    found = []
+    for part in parts(base):
+        network = getattr(base, part.attribute)
+        originals = original_names(network) if part.attribute == "unet" else {}
+        found += [Target(part, path, shape, originals.get(path, "")) for path, shape in _layers(network)]
     return {target.name: target for target in found}
 
 
@@ -151,30 +149,23 @@ def kohya_map(base: Base) -> dict[str, str]:
     return names
 
 
+def spellings(base: Base) -> dict[str, str]:
+    """Every name that kohya-named files have for a module, in either layout -> its canonical name."""
+    return {word: name for name, target in targets(base).items() for word in target.spellings}
+
+
 def diffusers_map(base: Base) -> dict[str, str]:
     """The name of a module in diffusers' files, with and without `text_model.` -> its canonical name."""
     found = targets(base)
     return {target.diffusers: name for name, target in found.items()} | {name: name for name in found}
 
 
-def comfyui_map(base: Base) -> dict[str, str]:
-    """The kohya names that ComfyUI matches in a model of this architecture -> canonical names."""
-    return {t.kohya: name for name, t in targets(base).items() if t.kind in t.part.comfyui}
+def layer_of(base: Base, target: Target) -> nn.Module:
+    """The live layer: peft's, where it has wrapped it."""
+    return getattr(base, target.part.attribute).get_submodule(target.path)
 
 
-def a1111_map(base: Base) -> dict[str, str]:
-    """The kohya names that A1111 matches in a model of this architecture -> canonical names.
-
-    Its formula looks for the upsampling convolution behind a residual block in the first level up, and behind a
-    residual block and an attention in the others; where the level is built otherwise, the name is not found.
-    """
-    found = targets(base)
-    attentive = {t.path.split(".")[1] for t in found.values() if t.kind.startswith("up_blocks.*.attentions")}
-
-    def formula_finds(target: Target) -> bool:
-        if not target.kind.startswith("up_blocks.*.upsamplers"):
-            return True
-        level = target.path.split(".")[1]
-        return (level != "0") == (level in attentive)
-
-    return {t.kohya: name for name, t in found.items() if t.kind in t.part.a1111 and formula_finds(t)}
+def weight_of(base: Base, target: Target) -> nn.Module:
+    """The layer of the base's own, under any of peft's."""
+    layer = layer_of(base, target)
+    return getattr(layer, "base_layer", layer)

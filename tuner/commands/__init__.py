@@ -21,8 +21,10 @@ from .help import show_group
 from .manners import guarded
 from .recipes import recipe_file, summaries, summary
 
-TRAIN, USE = "Train", "Use"
-COMMANDS = {"run": TRAIN, "demo": TRAIN, "generate": USE}
+TRAIN, USE, ADAPTERS = "Train", "Use", "Adapters"
+COMMANDS = {
+    "run": TRAIN, "demo": TRAIN, "generate": USE, "check": USE, "inspect": ADAPTERS, "verify": ADAPTERS,
+}  # fmt: skip
 
 
 class Stub(TyperCommand):

@@ -39,7 +39,7 @@ class Config(Options):
     }  # fmt: skip
 
     prompts: list[str] = argument("What to draw; quote each prompt.", "PROMPT")
-    base: str = common("emoji", "The model: emoji (bundled), a diffusers folder, or a Hub id.", "BASE")
+    base: str = common("emoji", "The model: emoji (bundled), a diffusers folder, a checkpoint file, a Hub id.", "BASE")
     adapter: list[str] = common([], "An adapter to put on it, at a weight (1); may be repeated.", "FILE[:WEIGHT]")
     negative: str = common("", "What the pictures should not show.")
     steps: int = common(20, "Denoising steps.", ge=1, le=1000)

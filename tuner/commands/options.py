@@ -76,7 +76,7 @@ def command(
 
     def called(**given: Any) -> None:
         file = given.pop("config")
-        flags = {key: value for key, value in given.items() if value is not None}
+        flags = {key: [] if value == [""] else value for key, value in given.items() if value is not None}
         read = values_of(file, stored or name) if file else {}
         where = f"--config {file}" if file else ""
         work(build(config, {**preset({**read, **flags}), **read, **flags}, where, read.keys() - flags.keys()))

@@ -1,6 +1,7 @@
 """The training commands: a recipe's options, and the job that they describe."""
 
 import inspect
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from ..models.latent_diffusion import recommended
 from ..recipe import Recipe, load_recipe, recipe_class
 from ..run import recalled
 from ..training.job import run_recipe
+from ..training.optimizers import PREFERRED
+from .manners import STOPPED
 from .options import Command
 from .options import command as command_of
 from .show import showing
@@ -30,16 +33,19 @@ def command(name: str, file: Path, stored: str = "", preset: Mapping[str, Any] |
     kind, about = _recipe(file)
 
     def train(config: Any) -> None:
-        show = showing(config.quiet)
         try:
-            run_recipe(kind, config, stored or name, show).close()
-        finally:
-            show.close()
+            run_recipe(kind, config, stored or name, showing(config.quiet))
+        except KeyboardInterrupt:
+            if int(os.environ.get("RANK", 0)):  # the first process tells it
+                raise SystemExit(STOPPED) from None
+            raise
 
     def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         fields = kind.Config.model_fields
         base = str(given.get("base", fields["base"].default))
-        values = {**recommended(base, stored or name), **(preset or {}), **recalled(given)}
+        values = {**recommended(base, stored or name), **(preset or {})}
+        optimizer = str({**values, **given}.get("optimizer", ""))
+        values |= {**PREFERRED.get(optimizer, {}), **recalled(given)}
         return {key: value for key, value in values.items() if key in fields}
 
     return command_of(name, kind.Config, train, about, stored, defaults)

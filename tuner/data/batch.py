@@ -10,7 +10,7 @@ from ..randomness import Draws
 
 @dataclass(frozen=True)
 class Batch:
-    """B examples and the randomness that belongs to them.
+    """B examples of one size and the randomness that belongs to them.
 
     Attributes:
         draw: the examples' random draws.
@@ -19,6 +19,8 @@ class Batch:
         pixels: (B, 3, H, W) in [-1, 1], where they were not.
         conditioning: the encoded captions, where the text encoder is frozen.
         weight: the examples' shares of the loss, (B,); all 1 where absent.
+        sizes: original height and width, crop top and left in the scaled picture, target height and width, in pixels:
+            (B, 6), integers. SDXL's micro-conditioning (Podell et al. 2023, arXiv:2307.01952, section 2.2).
     """
 
     draw: Draws
@@ -27,6 +29,7 @@ class Batch:
     pixels: Tensor | None = None
     conditioning: Conditioning | None = None
     weight: Tensor | None = None
+    sizes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.captions)

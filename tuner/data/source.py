@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from ..config import Options, common
-from ..errors import RequestError, RunError
 from ..models.conditioning import Conditioning
-from ..randomness import Draws, seed_of, shuffled
+from ..randomness import Draws
+from .audit import audit, check_usable
 from .batch import Batch
-from .folder import read_folder
-from .pictures import BadPicture, read, square
+from .cache import Cache
+from .encoding import with_latents as with_latents
+from .encoding import with_pixels as with_pixels
+from .encoding import with_prompts as with_prompts
+from .findings import findings, overlong, sizes_of
+from .glance import Reader
+from .options import DataOptions as DataOptions
+from .order import Order
+from .prior import imagined as imagined
+from .rows import Rows
 
 if TYPE_CHECKING:
     from ..models.latent_diffusion import LatentDiffusion
-
-ENCODING_BATCH = 16
-
-
-class DataOptions(Options):
-    """The pictures and what they are called."""
-
-    panel: ClassVar[str] = "Pictures and captions"
-
-    images: str = common("", "A folder of pictures, captions in .txt files beside them or in metadata.jsonl.", "DIR")
-    resolution: int = Field(0, ge=0, description="Side of the training pictures in pixels; 0 is the base's own.")
-    caption: str = Field("", description="The caption of pictures that have none.")
-    trigger: str = Field("", description="A word that is put before every caption.")
-    caption_dropout: float = Field(0.0, ge=0, le=1, description="Share of the examples that train without a caption.")
 
 
 @dataclass(frozen=True)
@@ -47,141 +38,123 @@ class Source:
         seed: the run's.
         global_batch: examples to an optimizer step, over all micro-batches and processes.
         captions: one an example (N).
-        moments: the posterior of each picture, (N, 2C, h, w), or
-        pixels: the pictures, uint8 (N, 3, H, W).
+        moments: the posterior of each picture, N rows of (2C, h, w), or
+        pixels: the pictures, N rows of uint8 (3, H, W). Rows are read when they are asked for.
+        sizes: original height and width, crop top and left, target height and width of each picture, (N, 6). Examples
+            with the same target are a bucket.
         conditioning, rows: the different captions, encoded once, and each example's row among them, (N,).
         empty: the conditioning of the empty caption, one row.
         dropout: share of the examples whose caption is left out.
-        skipped: a sentence for each picture that could not be used.
+        skipped: a clause for each picture that could not be used.
+        notes: sentences about the examples that the user should know.
         prior: how many of the examples, the last ones, the base itself has drawn.
         visits: the examples that an epoch visits, (V,), where some are visited more often than others.
+        cache: where what was encoded is kept.
     """
 
     seed: int
     global_batch: int
     captions: list[str]
-    moments: Tensor | None = None
-    pixels: Tensor | None = None
+    moments: Rows | None = None
+    pixels: Rows | None = None
+    sizes: Tensor | None = None
     conditioning: Conditioning | None = None
     rows: Tensor | None = None
     empty: Conditioning | None = None
     dropout: float = 0.0
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     prior: int = 0
     visits: Tensor | None = None
+    cache: Cache = field(default_factory=Cache)
 
     def __len__(self) -> int:
         return len(self.captions)
 
-    def batch(self, step: int, positions: Sequence[int], device: torch.device | str = "cpu") -> Batch:
-        """The examples at `positions` of the global batch of optimizer step `step` (from 0).
+    @cached_property
+    def _order(self) -> Order:
+        visits = (torch.arange(len(self)) if self.visits is None else self.visits).numpy()
+        if self.sizes is None:
+            return Order(self.seed, [visits])
+        targets = self.sizes[:, 4:].numpy()
+        _, bucket = np.unique(targets, axis=0, return_inverse=True)
+        return Order(self.seed, [visits[bucket[visits] == b] for b in range(bucket.max() + 1)])
 
-        Epoch after epoch, every visit is paid once, in an order of its own.
-        """
-        visits = len(self) if self.visits is None else len(self.visits)
-        places = [divmod(step * self.global_batch + position, visits) for position in positions]
-        index = [int(_order(self.seed, epoch, visits)[offset]) for epoch, offset in places]
-        index = index if self.visits is None else self.visits[index].tolist()
+    def batch(self, step: int, positions: Sequence[int], device: torch.device | str = "cpu") -> Batch:
+        """The examples at `positions` of the global batch of optimizer step `step` (from 0), all of one bucket."""
+        index = self._order.examples(step, positions, self.global_batch)
         draw = Draws.at(self.seed, step, positions, device)
         keep = draw.uniform("caption dropout") >= self.dropout
-        pixels = None if self.pixels is None else self.pixels[index].to(device).float() / 127.5 - 1
+        pixels = None if self.pixels is None else self.pixels.take(index).to(device).float() / 127.5 - 1
+        moments = None if self.moments is None else self.moments.take(index).to(device)
         captions = tuple(self.captions[i] if kept else "" for i, kept in zip(index, keep.tolist(), strict=True))
         conditioning = None
         if self.conditioning is not None and self.rows is not None and self.empty is not None:
             known = self.conditioning[self.rows[index]].to(device)
             conditioning = known.where(keep, self.empty.to(device)) if self.dropout else known
-        moments = None if self.moments is None else self.moments[index].to(device)
-        return Batch(draw, captions, moments, pixels, conditioning)
+        sizes = None if self.sizes is None else self.sizes[index].to(device)
+        return Batch(draw, captions, moments, pixels, conditioning, sizes=sizes)
+
+    def only(self, index: Sequence[int], skipped: Sequence[str]) -> Source:
+        """Some of the examples, before their captions are encoded; `skipped` says why the others are not used."""
+        place = torch.full((len(self),), -1)
+        place[list(index)] = torch.arange(len(index))
+        visits = None if self.visits is None else place[self.visits]
+        return replace(
+            self,
+            captions=[self.captions[i] for i in index],
+            pixels=None if self.pixels is None else self.pixels.only(index),
+            sizes=None if self.sizes is None else self.sizes[list(index)],
+            visits=None if visits is None else visits[visits >= 0],
+            skipped=(*self.skipped, *skipped),
+        )
+
+    def of(self, captions: list[str], pixels: Rows, sizes: Tensor) -> Source:
+        """A source like this one, of other pictures."""
+        return Source(
+            self.seed, self.global_batch, captions, pixels=pixels, sizes=sizes, dropout=self.dropout, cache=self.cache
+        )
 
     def with_prior(self, prior: Source) -> Source:
         """These examples and, about as often, those of `prior`: every epoch repeats the fewer to match the more."""
-        mine, its = torch.arange(len(self)), torch.arange(len(prior)) + len(self)
-        more = max(len(self), len(prior))
-        visits = torch.cat([part.repeat(round(more / len(part))) for part in (mine, its)])
+        mine, its = (torch.arange(len(one)) if one.visits is None else one.visits for one in (self, prior))
+        more = max(len(mine), len(its))
+        visits = torch.cat([part.repeat(round(more / len(part))) for part in (mine, its + len(self))])
+        notes = tuple(dict.fromkeys([*self.notes, *prior.notes]))
+        both = replace(self, captions=self.captions + prior.captions, prior=len(prior), visits=visits, notes=notes)
         assert self.moments is not None and prior.moments is not None
-        both = replace(self, captions=self.captions + prior.captions, prior=len(prior), visits=visits)
-        both = replace(both, moments=torch.cat([self.moments, prior.moments]))
+        assert self.sizes is not None and prior.sizes is not None
+        both = replace(both, moments=self.moments + prior.moments, sizes=torch.cat([self.sizes, prior.sizes]))
         if self.conditioning is None or prior.conditioning is None or self.rows is None or prior.rows is None:
             return both
         rows = torch.cat([self.rows, prior.rows + len(self.conditioning)])
         return replace(both, conditioning=Conditioning.cat([self.conditioning, prior.conditioning]), rows=rows)
 
 
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return shuffled(seed, epoch, count)
-
-
 def pictures(config: Any, model: LatentDiffusion) -> Source:
-    """The pictures of `--images` as they are, decoded once.
+    """The pictures of `--images` as they are. Their bytes are read once, and decoded when their pixels are asked for.
 
     Raises:
-        RequestError: no folder, no picture, or none without fault.
-        RunError: more than max(3, 1%) of the pictures cannot be read.
+        RequestError: no data set, no picture, none without fault, or a caption that cannot be read.
+        RunError: more than max(3, 1%) of the pictures cannot be used.
     """
-    if not config.images:
-        raise RequestError("--images is missing; name a folder of pictures.")
-    side = config.resolution or model.resolution
-    if side % model.unit:
-        raise RequestError(f"--resolution {side} does not suit this base; use a multiple of {model.unit}.")
-    examples, arrays, captions, skipped = read_folder(Path(config.images)), [], [], []
-    for example in examples:
-        try:
-            arrays.append(square(read(example.path), side))
-        except BadPicture as error:
-            skipped.append(str(error))
-            continue
-        captions.append(" ".join(filter(None, (config.trigger, example.caption or config.caption))))
-    if not arrays:
-        raise RequestError(f"--images {config.images} holds no picture that can be read; the first: {skipped[0]}.")
-    if len(skipped) > max(3, len(examples) // 100):
-        listed = "; ".join(skipped[:5])
-        raise RunError(f"{len(skipped)} of {len(examples)} pictures cannot be read, too many to go on: {listed}.")
+    found = audit(config, config.resolution or model.resolution, model.unit)
+    check_usable(found)
     world = int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1
-    pixels = torch.from_numpy(np.stack(arrays))
-    total = config.batch_size * config.accumulate * world
-    return Source(config.seed, total, captions, pixels=pixels, dropout=config.caption_dropout, skipped=tuple(skipped))
-
-
-@torch.no_grad()
-def with_latents(source: Source, model: LatentDiffusion, told: Callable[[int], None] = lambda done: None) -> Source:
-    """The source with its pictures encoded, once, as the moments of the autoencoder's posterior."""
-    assert source.pixels is not None
-    parts = []
-    for start in range(0, len(source), ENCODING_BATCH):
-        chunk = source.pixels[start : start + ENCODING_BATCH].float() / 127.5 - 1
-        parts.append(model.encode_images(chunk).cpu())
-        told(start)
-    moments = torch.cat(parts)
-    if not moments.isfinite().all():
-        raise RunError("The base's autoencoder gives values that are not finite; it may need fp32 weights.")
-    return replace(source, pixels=None, moments=moments)
-
-
-@torch.no_grad()
-def with_prompts(source: Source, model: LatentDiffusion) -> Source:
-    """The source with its different captions encoded, once."""
-    known = {caption: row for row, caption in enumerate(dict.fromkeys(source.captions))}
-    texts = list(known)
-    parts = [
-        model.encode_prompts(texts[i : i + ENCODING_BATCH]).to("cpu") for i in range(0, len(texts), ENCODING_BATCH)
-    ]
-    rows = torch.tensor([known[caption] for caption in source.captions])
-    empty = model.encode_prompts([""]).to("cpu")
-    return replace(source, conditioning=Conditioning.cat(parts), rows=rows, empty=empty)
-
-
-def imagined(source: Source, model: LatentDiffusion, prompts: Sequence[str], count: int) -> Source:
-    """`count` pictures of each prompt, drawn by the model itself, as examples: what it is not to forget.
-
-    Prior preservation: Ruiz et al. 2023 (arXiv:2208.12242), section 3.2.
-    """
-    from ..evaluation.pictures import pictures as draw
-
-    drawn = draw(model.pipeline("dpm++"), prompts, [seed_of(source.seed, "prior", k) for k in range(count)])
-    pixels = torch.stack([torch.from_numpy(square(picture, picture.width)) for picture in drawn])
-    captions = [prompt for prompt in prompts for _ in range(count)]
-    return Source(source.seed, source.global_batch, captions, pixels=pixels, dropout=source.dropout)
+    repeats = torch.tensor([picture.example.repeats for picture in found.pictures])
+    points = [*findings(found), *overlong(found, Reader.of(model.tokenizers[0]))]
+    notes = [point.sentence() for point in points if point.grade in ("warning", "note")]
+    sizes = sizes_of(found)
+    if len(sizes) > 1:
+        listed = ", ".join(f"{width} x {height} ({count})" for (width, height), count in sizes.items())
+        notes.insert(0, f"{len(sizes)} buckets, with their visits in an epoch: {listed}.")
+    return Source(
+        config.seed, config.batch_size * config.accumulate * world, found.captions(),
+        pixels=Rows(found.pictures), sizes=torch.tensor([picture.place.sizes for picture in found.pictures]),
+        dropout=config.caption_dropout, skipped=tuple(found.left_out), notes=tuple(notes),
+        visits=None if (repeats == 1).all() else torch.arange(len(repeats)).repeat_interleave(repeats),
+        cache=Cache.of(config),
+    )  # fmt: skip
 
 
 def encoded(config: Any, model: LatentDiffusion) -> Source:

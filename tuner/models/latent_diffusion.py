@@ -6,6 +6,7 @@ Latent diffusion: Rombach et al. 2022 (arXiv:2112.10752). Noise schedule and tar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -134,7 +135,15 @@ class LatentDiffusion:
         """
         first, last = self.text_encoder, self.text_encoder.config.num_hidden_layers - 1
         unused = len(self.text_encoders) > 1 and getattr(self, network) is first
-        return rf"(.*\.)?encoder\.layers\.{last}\..*" if unused else None
+        return rf"(.*\.)?(encoder\.layers\.{last}|final_layer_norm)\..*" if unused else None
+
+    def freeze_idle(self) -> None:
+        """Take out of training what no picture depends on."""
+        for name in self.family.encoders:
+            pattern = self.idle(name)
+            for path, parameter in getattr(self, name).named_parameters():
+                if pattern and re.fullmatch(pattern, path):
+                    parameter.requires_grad_(False)
 
     @property
     def architecture(self) -> str:

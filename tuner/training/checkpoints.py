@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -82,22 +83,61 @@ def _digest(path: Path) -> str:
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's state as named tensors and JSON. Nested names (bitsandbytes nests its own) are joined by `/`."""
-    flat = dict(_leaves(optimizer.state_dict()["state"]))
+    """An optimizer's memory as named tensors and JSON.
+
+    Nested names (bitsandbytes nests its own) are joined by `/`. What an optimizer notes in its parameter groups (as
+    prodigy does with its estimates) is kept under `group/`, but for the learning rate: that is the schedule's.
+    """
+    kept = optimizer.state_dict()
+    noted = {i: {k: v for k, v in g.items() if _is_noted(k, v)} for i, g in enumerate(kept["param_groups"])}
+    flat = dict(_leaves(kept["state"])) | dict(_leaves(noted, "group/"))
     tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
-    return tensors, {name: value for name, value in flat.items() if name not in tensors}
+    return _apart(tensors), {name: value for name, value in flat.items() if name not in tensors}
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
     """Put back what `pack_optimizer` took."""
     state: dict[Any, Any] = {}
+    groups = [dict(group) for group in optimizer.state_dict()["param_groups"]]
     for path, value in [*tensors.items(), *plain.items()]:
         first, *names, last = path.split("/")
+        if first == "group":
+            groups[int(names[0])][last] = value
+            continue
         node = state.setdefault(int(first), {})
         for name in names:
             node = node.setdefault(name, {})
         node[last] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if getattr(optimizer, "is_paged", False):
+        _page(optimizer)
+
+
+def _is_noted(name: str, value: Any) -> bool:
+    """Whether an entry of a parameter group may change while training: numbers do, but for the schedule's."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return name != "lr" and (isinstance(value, Tensor) or number)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share memory (bitsandbytes' tables) made separate, as safetensors wants them."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        at = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if at in seen else tensor
+        seen.add(at)
+    return apart
+
+
+def _page(optimizer: Any) -> None:
+    """Bring what was loaded into the memory that the optimizer pages, on a GPU: loading has made it plain again."""
+    for parameter, state in optimizer.state.items():
+        for name in {"state1", "state2"} & state.keys():
+            buffer = optimizer.get_state_buffer(parameter, dtype=state[name].dtype)
+            if getattr(buffer, "is_paged", False):
+                torch.cuda.synchronize()  # the buffer is being filled with zeros
+                state[name] = buffer.copy_(state[name])
 
 
 def _leaves(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:

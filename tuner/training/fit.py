@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..errors import Interrupted, RequestError, RunError
+from ..errors import Interrupted, RunError
 from . import checkpoints, optimizers
+from .processes import check_equal
+from .state import State
+from .stopping import stoppable
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -72,37 +73,21 @@ def fit(
         Interrupted: SIGINT or SIGTERM; the step was finished and a checkpoint saved.
     """
     config = recipe.config
-    trained = {name: p for name, p in recipe.named_parameters() if p.requires_grad}
-    optimizer = optimizers.optimizer(config, recipe.groups())
+    state = State(recipe, accelerator.scaler)
     factor = optimizers.learning_rate(config)
-    average = _average(config, trained)
-    first = _resume(recipe, trained, optimizer, average, run, accelerator, say)
-    wrapped, optimizer = accelerator.prepare(recipe, optimizer, device_placement=[False, False])
+    first = _resumed(state, run, accelerator, say)
+    check_equal(accelerator, state.trained, first)
+    wrapped, optimizer = accelerator.prepare(recipe, state.optimizer, device_placement=[False, False])
     peaks = [group["lr"] for group in optimizer.param_groups]
     wrapped.train()
     skipped, clock = 0, time.perf_counter()
-
-    def save(step: int) -> None:
-        if accelerator.is_main_process:
-            tensors, plain = checkpoints.pack_optimizer(getattr(optimizer, "optimizer", optimizer))
-            parts: dict[str, Mapping[str, Tensor]] = {
-                "weights": {n: p.detach() for n, p in trained.items()},
-                "optimizer": tensors,
-            }
-            if average:
-                parts["average"] = dict(zip(trained, average.shadow_params, strict=True))
-            scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
-            averaged = average.optimization_step if average else 0
-            state = {"optimizer": plain, "scaler": scaler, "averaged": averaged}
-            checkpoints.save(run.checkpoints, checkpoints.Checkpoint(step, parts, state), config.keep)
-
-    with _stoppable() as stopped:
+    with stoppable(accelerator.num_processes) as asked:
         for step in range(first, config.steps):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor(step)
             loss = _accumulated(wrapped, source, accelerator, config, step)
-            norm = accelerator.clip_grad_norm_(trained.values(), config.clip or math.inf)
-            mean, length = torch.stack([accelerator.reduce(loss, "mean"), norm.float()]).tolist()  # the one sync
+            norm = accelerator.clip_grad_norm_(state.trained.values(), config.clip or math.inf)
+            mean, length, stops = _known_to_all(accelerator, loss, norm, asked())
             finite = math.isfinite(mean) and math.isfinite(length)
             skipped = 0 if finite else skipped + 1
             if finite or accelerator.scaler:  # the scaler itself leaves a step out, and then lowers its scale
@@ -115,22 +100,19 @@ def fit(
                 )
             if finite:
                 recipe.after_step(step + 1)
-                if average:
-                    average.step(trained.values())
+                state.take_average()
             now = time.perf_counter()
-            images = (step + 1) * source.global_batch
-            yield Step(
-                step + 1, mean, length, optimizer.param_groups[0]["lr"], now - clock, images,
-                lambda: _averaged(average, trained),
-            )  # fmt: skip
+            rate, images = optimizer.param_groups[0]["lr"], (step + 1) * source.global_batch
+            yield Step(step + 1, mean, length, rate, now - clock, images, state.averaged)
             clock = now
-            if (config.save_every and (step + 1) % config.save_every == 0) or stopped() or step + 1 == config.steps:
-                save(step + 1)
-            if stopped() and step + 1 < config.steps:
+            stops = stops or (asked() and accelerator.num_processes == 1)
+            if (config.save_every and (step + 1) % config.save_every == 0) or stops or step + 1 == config.steps:
+                _save(state, run, accelerator, step + 1, config.keep)
+            if stops and step + 1 < config.steps:
+                accelerator.wait_for_everyone()  # a launcher ends all processes when one of them ends
                 raise Interrupted(f"Stopped after step {step + 1}; go on with --resume --out {run.folder}.")
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
-    if average:
-        average.copy_to(trained.values())
+    state.keep_average()
 
 
 def _accumulated(wrapped: Any, source: Source, accelerator: Accelerator, config: Any, step: int) -> Tensor:
@@ -148,37 +130,19 @@ def _accumulated(wrapped: Any, source: Source, accelerator: Accelerator, config:
     return total
 
 
-def _average(config: Any, trained: Mapping[str, Tensor]) -> Any:
-    if not config.ema:
-        return None
-    from diffusers.training_utils import EMAModel
-
-    return EMAModel(trained.values(), decay=config.ema)
-
-
-@contextmanager
-def _averaged(average: Any, trained: Mapping[str, Tensor]) -> Iterator[None]:
-    """The averaged weights in place of the current ones, for as long as the context lasts."""
-    if average is None:
-        yield
-        return
-    average.store(trained.values())
-    average.copy_to(trained.values())
-    try:
-        yield
-    finally:
-        average.restore(trained.values())
+def _known_to_all(accelerator: Accelerator, loss: Tensor, norm: Tensor, asked: bool) -> tuple[float, float, bool]:
+    """The mean loss, the gradient's norm and whether any process was asked to stop: a step's one synchronisation."""
+    mine = torch.stack([loss, torch.full_like(loss, float(asked))])
+    mean, stops, length = torch.cat([accelerator.reduce(mine, "mean"), norm.float().reshape(1)]).tolist()
+    return mean, length, stops > 0
 
 
-def _resume(
-    recipe: Recipe,
-    trained: Mapping[str, Tensor],
-    optimizer: Any,
-    average: Any,
-    run: Run,
-    accelerator: Any,
-    say: Callable[[str], None],
-) -> int:
+def _save(state: State, run: Run, accelerator: Accelerator, step: int, keep: int) -> None:
+    if accelerator.is_main_process:
+        state.save(run.checkpoints, step, keep)
+
+
+def _resumed(state: State, run: Run, accelerator: Accelerator, say: Callable[[str], None]) -> int:
     """Put back the newest checkpoint, if there is one; the number of steps already taken."""
     found, complaints = checkpoints.newest(run.checkpoints)
     for sentence in complaints:
@@ -187,36 +151,5 @@ def _resume(
         run.cut_metrics(found.step if found else 0)  # the steps after it are taken again
     if found is None:
         return 0
-    if found.tensors["weights"].keys() != trained.keys():
-        raise RequestError(f"The checkpoint in {run.checkpoints} holds other parameters than this recipe trains.")
-    with torch.no_grad():
-        for name, value in found.tensors["weights"].items():
-            trained[name].copy_(value)
-    checkpoints.unpack_optimizer(optimizer, found.tensors["optimizer"], found.state["optimizer"])
-    if average:
-        average.shadow_params = [found.tensors["average"][name].to(p.device) for name, p in trained.items()]
-        average.optimization_step = found.state["averaged"]
-    if accelerator.scaler and found.state["scaler"]:
-        accelerator.scaler.load_state_dict(found.state["scaler"])
+    state.restore(found, run.checkpoints)
     return found.step
-
-
-@contextmanager
-def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Within, SIGINT and SIGTERM ask the loop to stop after its step; a second one ends the process at once."""
-    asked: list[int] = []
-
-    def handler(number: int, _frame: Any) -> None:
-        if asked:
-            os._exit(128 + number)
-        asked.append(number)
-
-    try:
-        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are another's business
-        before = {}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

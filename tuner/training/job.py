@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from .. import card
+from .. import card, hub
 from ..evaluation.sheet import beside, grid, save
 from ..randomness import use_threads
 from ..run import Run
+from . import tracking
+from .estimate import estimate
 from .fit import Step, fit
 from .precision import accelerator
+from .processes import ending, everywhere, shared
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..recipe import Recipe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -40,64 +46,115 @@ class Show(Protocol):
 def run_recipe(kind: type[Recipe], config: Any, command: str, show: Show) -> Run:
     """Run a recipe: data, training, samples before and after, export, proof, model card.
 
+    In several processes, the first one alone writes and speaks.
+
     Raises:
         RequestError: the options do not fit together, or name what is not there; nothing is left behind.
         RunError: training or the proof of what it made failed; the run's folder says how far it came.
         Interrupted: stopped by the user, resumable.
+        SystemExit: in the other processes, where any of these is raised in the first.
     """
     machine = accelerator(config)
-    config = config.model_copy(update={"threads": use_threads(config.threads)})
-    name = config.name or kind.default_name(config)
-    run = Run.create(config, command, name, writes=machine.is_main_process and not config.dry_run)
-    torch.set_num_threads(run.values["threads"])  # a resumed run keeps its own
-    if config.resume and run.finished and run.steps_taken() >= config.steps:
-        show.say(f"The run in {run.folder} is finished; its results are there.")
-        return run
+    everywhere(machine, lambda: _check(kind, config))
+    run, finished = _opened(kind, config, command, machine)
+    config = config.model_copy(update={"threads": run.values["threads"]})
+    torch.set_num_threads(config.threads)
     try:
-        recipe = _prepared(kind, config, run, machine, show)
-        source = recipe.source
-        show.say(_overview(recipe, source, config, machine))
-        if config.dry_run:
-            return run
-        prompts = list(config.validation_prompt) or recipe.prompts(source)
-        writer = machine.is_main_process
-        before = run.samples / "before.png"
-        if writer and not before.exists():
-            with show.working("Drawing the pictures before"):
-                save(grid(recipe.pictures(prompts, SAMPLES), prompts), before)
-    except BaseException:
-        run.discard()
-        raise
-    _park(recipe)
-    for step in fit(recipe, source, run, machine, show.say):
-        if writer:
-            run.log(step.row())
-        show.step(step, config.steps)
-        if writer and config.sample_every and step.step % config.sample_every == 0:
-            with step.averaged():
-                recipe.model.to(machine.device)
-                save(grid(recipe.pictures(prompts, SAMPLES), prompts), run.samples / f"{step.step:07d}.png")
-                _park(recipe)
-    show.close()
-    if writer:
-        recipe.model.to(machine.device)
-        _conclude(recipe, config, run, prompts, show)
+        with ending(machine, run.folder):
+            if finished:
+                show.say(f"The run in {run.folder} is finished; its results are there.")
+            else:
+                _work(kind, config, run, machine, show)
+            if config.push_to_hub and machine.is_main_process and not config.dry_run:
+                with show.working(f"Sending the result to {config.push_to_hub}"):
+                    address = hub.push(run.folder, config.push_to_hub)
+                show.say(f"It is at {address}.")
+        machine.end_training()
+    finally:
+        show.close()
+        run.close()
     return run
 
 
-def _prepared(kind: type[Recipe], config: Any, run: Run, machine: Any, show: Show) -> Recipe:
+def _check(kind: type[Recipe], config: Any) -> None:
+    """What can be told before anything is loaded or written."""
+    kind.check(config)
+    tracking.check(config.track)
+    if config.push_to_hub:
+        hub.check(config.push_to_hub)
+
+
+def _opened(kind: type[Recipe], config: Any, command: str, machine: Any) -> tuple[Run, bool]:
+    """The run's folder, which the first process opens for all, and whether the run is finished already."""
+    opened: list[Run] = []
+
+    def open_it() -> tuple[str, str, dict[str, Any], bool]:
+        name = config.name or kind.default_name(config)
+        mine = config.model_copy(update={"threads": use_threads(config.threads)})
+        run = Run.create(mine, command, name, not config.dry_run, machine.num_processes)
+        opened.append(run)
+        done = config.resume and run.finished and run.steps_taken() >= config.steps
+        return str(run.folder), run.name, run.values, done
+
+    folder, name, values, done = shared(machine, open_it)
+    return opened[0] if opened else Run(Path(folder), name, values), done
+
+
+def _work(kind: type[Recipe], config: Any, run: Run, machine: Any, show: Show) -> None:
+    writer = machine.is_main_process
+    try:
+        recipe, prompts = everywhere(machine, lambda: _prepared(kind, config, run, machine, show))
+    except BaseException:
+        run.discard()
+        raise
+    if config.dry_run:
+        with show.working("Trying a batch"):
+            cost = estimate(recipe, machine)
+        show.say(cost.sentence(config.steps, machine.device.type))
+        return
+    told = tracking.Tracking(config.track if writer else [], run)
+    try:
+        for step in fit(recipe, recipe.source, run, machine, show.say):
+            if writer:
+                run.log(step.row())
+                told.step(step)
+            show.step(step, config.steps)
+            if writer and config.sample_every and step.step % config.sample_every == 0:
+                with step.averaged():
+                    recipe.model.to(machine.device)
+                    sheet = grid(recipe.pictures(prompts, SAMPLES), prompts)
+                    _park(recipe)
+                save(sheet, run.samples / f"{step.step:07d}.png")
+                told.pictures(sheet, step.step)
+        show.close()
+        if writer:
+            recipe.model.to(machine.device)
+            told.pictures(_conclude(recipe, config, run, prompts, show), config.steps)
+    finally:
+        told.close()
+
+
+def _prepared(kind: type[Recipe], config: Any, run: Run, machine: Any, show: Show) -> tuple[Recipe, list[str]]:
+    """All up to the first step: the recipe with its data, and the prompts of its samples."""
     with show.working(f"Loading the base {config.base}"):
         recipe = kind(config, kind.base(config).to(machine.device))
     with show.working("Reading and encoding the pictures"):
         recipe.source = recipe.data(run)
     for sentence in recipe.source.skipped:
         show.say(f"Left out: {sentence}.")
-    return recipe
+    show.say(_overview(recipe, recipe.source, config, machine))
+    prompts = list(config.validation_prompt) or recipe.prompts(recipe.source)
+    before = run.samples / "before.png"
+    if machine.is_main_process and not config.dry_run and not before.exists():
+        with show.working("Drawing the pictures before"):
+            save(grid(recipe.pictures(prompts, SAMPLES), prompts), before)
+    _park(recipe)
+    return recipe, prompts
 
 
 def _park(recipe: Recipe) -> None:
     """Bring the encoders that do not train off the device: their work is done, and kept."""
-    for part in (recipe.model.vae, recipe.model.text_encoder):
+    for part in (recipe.model.vae, *recipe.model.text_encoders):
         if not any(p.requires_grad for p in part.parameters()):
             part.to("cpu")
 
@@ -105,19 +162,20 @@ def _park(recipe: Recipe) -> None:
 def _overview(recipe: Recipe, source: Any, config: Any, machine: Any) -> str:
     own = f" and {source.prior} of the base's own" if source.prior else ""
     count = sum(p.numel() for p in recipe.parameters() if p.requires_grad)
-    threads = torch.get_num_threads()
+    threads, processes = torch.get_num_threads(), machine.num_processes
+    each = f"{threads} thread{'s' * (threads > 1)}" + f" in each of {processes} processes" * (processes > 1)
     return (
         f"{len(source) - source.prior} pictures{own}, {config.steps} steps of {source.global_batch} (global batch), "
-        f"{count:,} parameters train; {machine.device.type}, {machine.mixed_precision.replace('no', 'fp32')}, "
-        f"{threads} thread{'s' * (threads > 1)}."
+        f"{count:,} parameters train; {machine.device.type}, {machine.mixed_precision.replace('no', 'fp32')}, {each}."
     )
 
 
-def _conclude(recipe: Recipe, config: Any, run: Run, prompts: list[str], show: Show) -> None:
-    """Samples after, the files, their proof, the model card."""
+def _conclude(recipe: Recipe, config: Any, run: Run, prompts: list[str], show: Show) -> Image.Image:
+    """Samples after, the files, their proof, the model card; the sheet of samples before and after."""
     with show.working("Drawing the pictures after"):
         save(grid(recipe.pictures(prompts, SAMPLES), prompts), run.samples / "after.png")
-        save(beside(run.samples / "before.png", run.samples / "after.png"), run.samples / "sheet.png")
+        sheet = beside(run.samples / "before.png", run.samples / "after.png")
+        save(sheet, run.samples / "sheet.png")
     export = recipe.artifact()
     paths = export.write(run.folder, run.name, DTYPES[config.save_precision])
     with show.working("Loading the result as other programs do"):
@@ -126,3 +184,4 @@ def _conclude(recipe: Recipe, config: Any, run: Run, prompts: list[str], show: S
         show.say(sentence)
     card.write(run, recipe, config, export.usage(paths, prompts[0]), proofs)
     show.say(card.closing(run, export.flags(paths, config.base), paths, prompts[0]))
+    return sheet

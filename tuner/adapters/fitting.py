@@ -1,0 +1,115 @@
+"""Whether one module's tensors are a whole change of a weight of some shape; if not, what is wrong, as a clause."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from torch import Tensor
+
+Shape = tuple[int, ...]
+_WORDS = {"down": "down (A) matrix", "up": "up (B) matrix"}
+_BESIDE = ("alpha", "dora_scale", "magnitude")
+_HALVES = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+
+
+def fault(module: str, group: Mapping[str, Tensor], shape: Shape) -> str | None:
+    """What is wrong with a module's tensors, None where all is well.
+
+    Args:
+        module: as the file spells it.
+        group: its tensors by role.
+        shape: that of the base's weight.
+    """
+    lacking = missing(group)
+    if lacking:
+        return f"`{module}` has no {_WORDS.get(lacking, f'`{lacking}`')}"
+    if "alpha" in group and group["alpha"].numel() != 1:
+        return f"`{module}` has an alpha that is not one number"
+    shapes = {role: tuple(tensor.shape) for role, tensor in group.items() if role not in _BESIDE}
+    if not _fits(shapes, shape):
+        told = " and ".join(map(str, shapes.values())) if len(shapes) < 3 else ", ".join(map(str, shapes.values()))
+        return f"`{module}` has matrices of shapes {told}, which do not fit this base's {shape}"
+    scale = group.get("magnitude", group.get("dora_scale"))
+    columns = "dora_scale" in group and on_columns(group["dora_scale"], shape)
+    if scale is not None and scale.numel() != shape[1 if columns else 0]:
+        return f"`{module}` has {scale.numel()} magnitudes for a weight of {shape}"
+    return None
+
+
+def on_columns(scale: Tensor, shape: Shape) -> bool:
+    """Whether `dora_scale` has the lengths of a weight's columns, (1, in), and not of its rows, (out, 1).
+
+    ComfyUI, too, goes by its first size alone.
+    """
+    return scale.ndim > 1 and scale.shape[0] != shape[0]
+
+
+def missing(group: Mapping[str, Tensor]) -> str | None:
+    """The role that a module lacks to be whole; None where it lacks none."""
+    if "diff" in group:
+        return None
+    if any(role.startswith("hada") for role in group):
+        wanted = [*_HALVES, *(("hada_t1", "hada_t2") if group.keys() & {"hada_t1", "hada_t2"} else ())]
+    elif any(role.startswith("lokr") for role in group):
+        wanted = [role for n in "12" if f"lokr_w{n}" not in group for role in (f"lokr_w{n}_a", f"lokr_w{n}_b")]
+    else:
+        wanted = ["down", "up"]
+    return next((role for role in wanted if role not in group), None)
+
+
+def _fits(shapes: Mapping[str, Shape], weight: Shape) -> bool:
+    if "diff" in shapes:
+        return math.prod(shapes["diff"]) == math.prod(weight) and shapes["diff"][:1] == weight[:1]
+    if "hada_w1_a" in shapes:
+        return _hadamard(shapes, weight)
+    if "down" in shapes:
+        return _low_rank(shapes, weight)
+    return _kronecker(shapes, weight)
+
+
+def _low_rank(shapes: Mapping[str, Shape], weight: Shape) -> bool:
+    down, up, mid = shapes["down"], shapes["up"], shapes.get("mid")
+    ones = (1,) * (len(weight) - 2)
+    if not down or not down[0]:
+        return False
+    if mid is not None:
+        outer = mid[:1] if len(mid) == len(weight) else ()
+        return (
+            down == (down[0], weight[1], *ones)
+            and mid == (*outer, down[0], *weight[2:])
+            and (up == (weight[0], *outer, *ones))
+        )
+    return down == (down[0], *weight[1:]) and up == (weight[0], down[0], *ones)
+
+
+def _product(a: Shape, b: Shape, core: Shape | None) -> tuple[int, int] | None:
+    """Rows and columns of a product of two factors, (n, r) and (r, m), or with a core; None where they do not fit."""
+    if len(a) < 2 or len(b) < 2 or not b[0]:
+        return None
+    if core is None:
+        return (a[0], math.prod(b[1:])) if math.prod(a[1:]) == b[0] else None
+    fits = len(core) == 4 and len(a) == len(b) == 2 and core[:2] == (a[0], b[0])
+    return (a[1], b[1] * core[2] * core[3]) if fits else None
+
+
+def _hadamard(shapes: Mapping[str, Shape], weight: Shape) -> bool:
+    whole = (weight[0], math.prod(weight[1:]))
+    return all(
+        _product(shapes[f"hada_w{n}_a"], shapes[f"hada_w{n}_b"], shapes.get(f"hada_t{n}")) == whole for n in "12"
+    )
+
+
+def _kronecker(shapes: Mapping[str, Shape], weight: Shape) -> bool:
+    rows, columns = 1, 1
+    for n in "12":
+        whole = shapes.get(f"lokr_w{n}")
+        if whole is not None:
+            size = (whole[0], math.prod(whole[1:])) if len(whole) >= 2 else None
+        else:
+            core = shapes.get("lokr_t2") if n == "2" else None
+            size = _product(shapes[f"lokr_w{n}_a"], shapes[f"lokr_w{n}_b"], core)
+        if size is None:
+            return False
+        rows, columns = rows * size[0], columns * size[1]
+    return (rows, columns) == (weight[0], math.prod(weight[1:]))

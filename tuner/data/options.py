@@ -1,0 +1,36 @@
+"""The options of the data. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from ..config import Options, common, option
+
+PANEL = "Pictures and captions"
+
+
+class FolderOptions(Options):
+    """The pictures and what they are called."""
+
+    panel: ClassVar[str] = PANEL
+
+    images: str = common("", "Pictures with captions: a folder (.txt files, metadata, kohya's), or a Hub id.", "DIR")
+    resolution: int = Field(0, ge=0, description="Side of the training pictures in pixels; 0 is the base's own.")
+    buckets: bool = Field(True, description="Long pictures keep their shape, in buckets of like area.")
+    caption: str = Field("", description="The caption of pictures that have none.")
+    trigger: str = Field("", description="A word that is put before every caption.")
+    split: str = Field("train", description="The split of a Hub data set.")
+    follow_links: bool = Field(False, description="Use symbolic links that lead out of the folder, too.")
+
+
+class DataOptions(FolderOptions):
+    """How training uses them."""
+
+    panel: ClassVar[str] = PANEL
+
+    caption_dropout: float = Field(0.0, ge=0, le=1, description="Share of the examples that train without a caption.")
+    cache: str = option(
+        "", "Folder of what was encoded before; default $TUNER_CACHE, else ~/.cache/tuner. `none`: no cache.", "DIR"
+    )
