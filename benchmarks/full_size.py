@@ -73,7 +73,8 @@ def main() -> None:
         rows = [json.loads(line) for line in Path(f"{out}/run/metrics.jsonl").read_text().splitlines()]
         seconds = sorted(row["seconds"] for row in rows[1:] or rows)
         print(f"{asked.base} at {asked.resolution} px, batch 1, {os.cpu_count()} cores:")
-        print(f"  {seconds[len(seconds) // 2]:.1f} s/step (median without the first), losses {[r['loss'] for r in rows]}")
+        losses = ", ".join(f"{row['loss']:.3f}" for row in rows)
+        print(f"  {seconds[len(seconds) // 2]:.1f} s/step (median without the first), losses {losses}")
         print(f"  {time.perf_counter() - begun:.0f} s in all, peak {found[0]:.2f} GiB")
         for file in sorted(Path(f"{out}/run").rglob("*.safetensors")):
             if "checkpoints" not in file.parts:

@@ -20,9 +20,7 @@ CARD = """---
 
 {summary} Trained by `tuner {command}` {version} on {count} pictures in {steps} steps, from the base `{base}`.
 
-![before and after, at the same seeds]({samples})
-
-{proofs}
+{picture}{proofs}
 
 ## Use it
 
@@ -48,7 +46,7 @@ def write(run: Run, recipe: Recipe, config: Any, usage: str, proofs: list[str]) 
         summary=about.split("\n")[0],
         count=len(recipe.source) - recipe.source.prior,
         steps=config.steps,
-        samples="samples/sheet.png",
+        picture="![before and after, at the same seeds](samples/sheet.png)\n\n" if _sheet(run) else "",
         proofs="\n".join(f"- {sentence}" for sentence in proofs),
         usage=usage,
         toml=(run.folder / "config.toml").read_text(encoding="utf-8"),
@@ -74,12 +72,16 @@ def closing(run: Run, flags: str, paths: list[Path], prompt: str) -> str:
     """The last screen."""
     rows = [(f"{path.relative_to(run.folder)}{'/' * path.is_dir()}", f"{_size(path) / 1e6:.1f} MB") for path in paths]
     rows += [
-        ("samples/sheet.png", "before and after, at the same seeds"),
+        *([("samples/sheet.png", "before and after, at the same seeds")] if _sheet(run) else []),
         ("README.md", "model card; how to use it in other programs"),
     ]
     lines = [f"  {name:44} {words}" for name, words in rows]
     asked = f"Try it: tuner generate {json.dumps(prompt, ensure_ascii=False)} {flags}"
     return "\n".join([f"Done. Everything is in {run.folder}:", *lines, asked])
+
+
+def _sheet(run: Run) -> bool:
+    return (run.samples / "sheet.png").is_file()
 
 
 def _size(path: Path) -> int:

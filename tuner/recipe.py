@@ -36,6 +36,7 @@ class Recipe(nn.Module):
     """
 
     Config: ClassVar[type[TrainConfig]] = TrainConfig
+    adapts: ClassVar[bool] = False  # the result goes beside the base, whose weights may be held in half precision
     source: Source  # what `data` gave, set before training
 
     def __init__(self, config: Any, model: LatentDiffusion) -> None:

@@ -26,7 +26,7 @@ from .errors import RequestError
 from .files import write_text
 
 MAY_CHANGE = {
-    "steps", "save_every", "keep", "sample_every", "validation_prompt", "resume", "out", "quiet", "dry_run",
+    "steps", "save_every", "keep", "sample_every", "validation_prompt", "samples", "resume", "out", "quiet", "dry_run",
     "batch_size", "accumulate", "track", "push_to_hub",
 }  # fmt: skip
 """What may differ when a run is resumed. Batches may be cut into other parts; the global batch stays as it is."""
@@ -37,7 +37,7 @@ class RunOptions(Options):
 
     panel: ClassVar[str] = "Run"
 
-    base: str = common("emoji", "The model to start from: emoji (bundled), a diffusers folder, a file, a Hub id.", "BASE")
+    base: str = common("emoji", "What to start from: emoji (bundled), a diffusers folder, a file, or a Hub id.", "BASE")
     name: str = common("", "Name of the result; by default the folder's.", pattern=r"^[^/\\\x00-\x1f]*$")
     out: str = common("", "Folder of the run; by default runs/NAME, then runs/NAME-2, ...", "DIR")
     seed: int = common(0, "Seed of everything that is drawn.", ge=0)
@@ -46,6 +46,7 @@ class RunOptions(Options):
     keep: int = Field(2, ge=1, description="Checkpoints that are kept.")
     sample_every: int = Field(0, ge=0, description="Steps between sample pictures; 0 makes them before and after only.")
     validation_prompt: list[str] = Field([], description="A prompt of the sample pictures; may be repeated.")
+    samples: int = Field(2, ge=0, description="Sample pictures of each prompt; 0 draws none before and after.")
     track: list[Literal["tensorboard", "wandb"]] = Field(
         [], description="Write metrics and samples for this program too, into the run's logs/; repeatable."
     )

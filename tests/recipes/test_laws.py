@@ -25,7 +25,7 @@ from tuner.training.precision import accelerator
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 RECIPES = sorted(place("recipes").glob("[a-z]*.py"))
-OPTIONS = {"steps": 4, "batch_size": 2, "learning_rate": 1e-3, "save_every": 2, "threads": 1, "seed": 3}
+OPTIONS = {"steps": 4, "batch_size": 2, "learning_rate": 1e-3, "save_every": 2, "threads": 1, "seed": 3, "samples": 1}
 
 
 class Silent:
@@ -62,14 +62,18 @@ def choices(kind: type[Recipe]) -> list[dict]:
     return found
 
 
-def cases() -> list:
-    """(recipe file, base, options): the tiny base with every choice, each family with all but the lists of layers."""
+def cases(variants: bool = True) -> list:
+    """(recipe file, base, options): the tiny base with every choice, each family with all but the lists of layers.
+
+    Args:
+        variants: without, each family with the defaults alone.
+    """
     found = []
     for file in RECIPES:
         for chosen in choices(recipe_class(load_recipe(file))):
             said = "-".join(str(v[0] if isinstance(v, list) else f"{k}={v}") for k, v in chosen.items()) or "default"
-            where_layers_lie = any(isinstance(value, list) for value in chosen.values())  # the same in all families
-            for base in ("tiny",) if where_layers_lie else ("tiny", *FAMILIES):
+            lists = any(isinstance(value, list) for value in chosen.values())
+            for base in ("tiny",) if lists or (chosen and not variants) else ("tiny", *FAMILIES):
                 found.append(pytest.param((file, base, chosen), id=f"{file.stem}-{base}-{said}"))
     return found
 
@@ -163,7 +167,9 @@ def test_accumulating_equals_one_batch(kind, options, tmp_path):
     assert first(rows) == pytest.approx(first(split_rows), rel=1e-5)
 
 
+@pytest.mark.parametrize("case", cases(variants=False), indirect=True)
 def test_config_toml_reproduces_the_run(kind, options, tmp_path):
+    options = {**options, "validation_prompt": ["a teddy bear"]}
     show = Silent()
     first = run_recipe(kind, build(kind.Config, {**options, "out": str(tmp_path / "first")}), "test", show)
     first.close()

@@ -99,6 +99,8 @@ class Export(Protocol):
     def prove(self, paths: list[Path], base: LatentDiffusion) -> list[str]:
         """Load the written files as other programs do, on a fresh base; a sentence for each proof.
 
+        By then the trained model's weights are gone.
+
         Raises:
             RunError: a file would load in part, or with no effect.
         """

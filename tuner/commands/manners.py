@@ -76,6 +76,8 @@ def _usage_error(error: typer.TyperException, words: list[str]) -> str:
 
 
 def _tell(prefix: str, sentence: str) -> None:
+    if int(os.environ.get("RANK", 0)):  # one of several processes: the first one tells
+        return
     try:
         sys.stdout.flush()
         typer.echo(typer.style(prefix, fg="red", bold=True) + sentence, err=True)

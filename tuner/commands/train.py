@@ -1,7 +1,6 @@
 """The training commands: a recipe's options, and the job that they describe."""
 
 import inspect
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from ..recipe import Recipe, load_recipe, recipe_class
 from ..run import recalled
 from ..training.job import run_recipe
 from ..training.optimizers import PREFERRED
-from .manners import STOPPED
 from .options import Command
 from .options import command as command_of
 from .show import showing
@@ -33,12 +31,7 @@ def command(name: str, file: Path, stored: str = "", preset: Mapping[str, Any] |
     kind, about = _recipe(file)
 
     def train(config: Any) -> None:
-        try:
-            run_recipe(kind, config, stored or name, showing(config.quiet))
-        except KeyboardInterrupt:
-            if int(os.environ.get("RANK", 0)):  # the first process tells it
-                raise SystemExit(STOPPED) from None
-            raise
+        run_recipe(kind, config, stored or name, showing(config.quiet))
 
     def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         fields = kind.Config.model_fields

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..errors import RunError
 from .architecture import save
@@ -15,37 +15,28 @@ from .latent_diffusion import LatentDiffusion
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 2e-1}
 
 
-@dataclass(frozen=True)
 class PipelineFolder:
     """A model that writes itself as `pipeline/` (an `Export`)."""
 
-    model: LatentDiffusion
+    def __init__(self, model: LatentDiffusion) -> None:
+        self.model = model
+        self._said: dict[str, Tensor] = {}  # what the parts answered when they were written
 
     def write(self, folder: Path, name: str, dtype: torch.dtype) -> list[Path]:
         """Write folder/pipeline; its path."""
+        self._said = _answers(self.model)
         save(self.model, folder / "pipeline", dtype)
         return [folder / "pipeline"]
 
-    @torch.no_grad()
     def prove(self, paths: list[Path], base: LatentDiffusion) -> list[str]:
         """Load the folder with plain diffusers and compare its parts with the model in memory.
 
         Raises:
             RunError: they differ by more than the file's precision explains.
         """
-        theirs = type(self.model).load(str(paths[0]))
-        size = self.model.resolution
-        pixels = torch.linspace(-1, 1, 3 * size * size).view(1, 3, size, size)
-        latents = self.model.encode_images(pixels).chunk(2, 1)[0]
-        t = torch.tensor([500])
-        told, also = (model.encode_prompts(["a photo"]) for model in (self.model, theirs))
-        pairs = {
-            "text encoder": (told.hidden, also.hidden),
-            "autoencoder": (latents, theirs.encode_images(pixels).chunk(2, 1)[0]),
-            "U-Net": (self.model.predict(latents, t, told), theirs.predict(latents, t, told)),
-        }
-        for part, (mine, its) in pairs.items():
-            error = ((mine - its).norm() / mine.norm()).item()
+        found = _answers(LatentDiffusion.load(str(paths[0])).to(base.device))
+        for part, mine in self._said.items():
+            error = ((mine - found[part]).norm() / mine.norm()).item()
             if not error < TOLERANCE[self._dtype(paths[0])]:
                 raise RunError(
                     f"{paths[0]}: the {part} that diffusers loads differs from the one in memory by {error:.2g}."
@@ -70,3 +61,16 @@ class PipelineFolder:
         from ..adapters.artifact import Artifact
 
         return next(iter(Artifact.load(folder / "unet" / "diffusion_pytorch_model.safetensors").tensors.values())).dtype
+
+
+@torch.no_grad()
+def _answers(model: LatentDiffusion) -> dict[str, Tensor]:
+    """What each part computes of something small."""
+    side = min(model.resolution, 4 * model.unit)
+    pixels = torch.linspace(-1, 1, 3 * side * side, device=model.device).view(1, 3, side, side)
+    told, latents = model.encode_prompts(["a photo"]), model.encode_images(pixels).chunk(2, 1)[0]
+    answer = model.predict(latents, torch.tensor([500], device=model.device), told)
+    return {
+        name: tensor.cpu()
+        for name, tensor in (("text encoder", told.hidden), ("autoencoder", latents), ("U-Net", answer))
+    }

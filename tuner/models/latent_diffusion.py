@@ -164,6 +164,12 @@ class LatentDiffusion:
             if parameter.is_floating_point() and not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
 
+    def forget(self) -> None:
+        """Let go of all weights: nothing can be computed any more."""
+        for network in self.networks.values():
+            for tensor in (*network.parameters(), *network.buffers()):
+                tensor.data = torch.empty(0, dtype=tensor.dtype)
+
     def checkpoint_gradients(self) -> None:
         """Compute activations again in the backward pass, instead of keeping them: the U-Net's and the encoders'."""
         self.unet.enable_gradient_checkpointing()

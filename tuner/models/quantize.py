@@ -51,7 +51,7 @@ def _linear_8bit() -> type:
     """
     import bitsandbytes as bnb
 
-    class Linear8bit(bnb.nn.Linear8bitLt):  # type: ignore[misc]
+    class Linear8bit(bnb.nn.Linear8bitLt):
         def init_8bit_state(self) -> None:
             scales = self.state.SCB if self.weight.SCB is None else self.weight.SCB
             super().init_8bit_state()

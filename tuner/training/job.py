@@ -16,7 +16,7 @@ from . import tracking
 from .estimate import estimate
 from .fit import Step, fit
 from .precision import accelerator
-from .processes import ending, everywhere, shared
+from .processes import ending, shared
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SAMPLES = 2  # pictures a prompt
 
 
 class Show(Protocol):
@@ -54,13 +53,13 @@ def run_recipe(kind: type[Recipe], config: Any, command: str, show: Show) -> Run
         Interrupted: stopped by the user, resumable.
         SystemExit: in the other processes, where any of these is raised in the first.
     """
-    machine = accelerator(config)
-    everywhere(machine, lambda: _check(kind, config))
-    run, finished = _opened(kind, config, command, machine)
-    config = config.model_copy(update={"threads": run.values["threads"]})
-    torch.set_num_threads(config.threads)
-    try:
-        with ending(machine, run.folder):
+    with ending():
+        machine = accelerator(config)
+        _check(kind, config)
+        run, finished = _opened(kind, config, command, machine)
+        config = config.model_copy(update={"threads": run.values["threads"]})
+        torch.set_num_threads(config.threads)
+        try:
             if finished:
                 show.say(f"The run in {run.folder} is finished; its results are there.")
             else:
@@ -69,10 +68,10 @@ def run_recipe(kind: type[Recipe], config: Any, command: str, show: Show) -> Run
                 with show.working(f"Sending the result to {config.push_to_hub}"):
                     address = hub.push(run.folder, config.push_to_hub)
                 show.say(f"It is at {address}.")
-        machine.end_training()
-    finally:
-        show.close()
-        run.close()
+            machine.end_training()
+        finally:
+            show.close()
+            run.close()
     return run
 
 
@@ -96,14 +95,20 @@ def _opened(kind: type[Recipe], config: Any, command: str, machine: Any) -> tupl
         done = config.resume and run.finished and run.steps_taken() >= config.steps
         return str(run.folder), run.name, run.values, done
 
-    folder, name, values, done = shared(machine, open_it)
+    try:
+        folder, name, values, done = shared(machine, open_it)
+    except BaseException:  # another process has gone before this began
+        for run in opened:
+            run.discard()
+        raise
     return opened[0] if opened else Run(Path(folder), name, values), done
 
 
 def _work(kind: type[Recipe], config: Any, run: Run, machine: Any, show: Show) -> None:
     writer = machine.is_main_process
     try:
-        recipe, prompts = everywhere(machine, lambda: _prepared(kind, config, run, machine, show))
+        recipe, prompts = _prepared(kind, config, run, machine, show)
+        machine.wait_for_everyone()
     except BaseException:
         run.discard()
         raise
@@ -122,14 +127,16 @@ def _work(kind: type[Recipe], config: Any, run: Run, machine: Any, show: Show) -
             if writer and config.sample_every and step.step % config.sample_every == 0:
                 with step.averaged():
                     recipe.model.to(machine.device)
-                    sheet = grid(recipe.pictures(prompts, SAMPLES), prompts)
+                    sheet = grid(recipe.pictures(prompts, config.samples or 1), prompts)
                     _park(recipe)
                 save(sheet, run.samples / f"{step.step:07d}.png")
                 told.pictures(sheet, step.step)
         show.close()
         if writer:
-            recipe.model.to(machine.device)
-            told.pictures(_conclude(recipe, config, run, prompts, show), config.steps)
+            after = _drawn_after(recipe, config, run, prompts, machine, show)
+            if after:
+                told.pictures(after, config.steps)
+            _conclude(recipe, config, run, prompts, machine, show)
     finally:
         told.close()
 
@@ -138,6 +145,8 @@ def _prepared(kind: type[Recipe], config: Any, run: Run, machine: Any, show: Sho
     """All up to the first step: the recipe with its data, and the prompts of its samples."""
     with show.working(f"Loading the base {config.base}"):
         recipe = kind(config, kind.base(config).to(machine.device))
+        if kind.adapts and machine.mixed_precision != "no":
+            recipe.model.hold_frozen(DTYPES[machine.mixed_precision])
     with show.working("Reading and encoding the pictures"):
         recipe.source = recipe.data(run)
     for sentence in recipe.source.skipped:
@@ -145,9 +154,9 @@ def _prepared(kind: type[Recipe], config: Any, run: Run, machine: Any, show: Sho
     show.say(_overview(recipe, recipe.source, config, machine))
     prompts = list(config.validation_prompt) or recipe.prompts(recipe.source)
     before = run.samples / "before.png"
-    if machine.is_main_process and not config.dry_run and not before.exists():
+    if config.samples and machine.is_main_process and not config.dry_run and not before.exists():
         with show.working("Drawing the pictures before"):
-            save(grid(recipe.pictures(prompts, SAMPLES), prompts), before)
+            save(grid(recipe.pictures(prompts, config.samples), prompts), before)
     _park(recipe)
     return recipe, prompts
 
@@ -170,18 +179,31 @@ def _overview(recipe: Recipe, source: Any, config: Any, machine: Any) -> str:
     )
 
 
-def _conclude(recipe: Recipe, config: Any, run: Run, prompts: list[str], show: Show) -> Image.Image:
-    """Samples after, the files, their proof, the model card; the sheet of samples before and after."""
+def _drawn_after(
+    recipe: Recipe, config: Any, run: Run, prompts: list[str], machine: Any, show: Show
+) -> Image.Image | None:
+    """Samples after, and the sheet of those before and after; None where no samples are wanted."""
+    if not config.samples:
+        return None
+    recipe.model.to(machine.device)
     with show.working("Drawing the pictures after"):
-        save(grid(recipe.pictures(prompts, SAMPLES), prompts), run.samples / "after.png")
-        sheet = beside(run.samples / "before.png", run.samples / "after.png")
+        save(grid(recipe.pictures(prompts, config.samples), prompts), run.samples / "after.png")
+    before = run.samples / "before.png"
+    sheet = beside(before, run.samples / "after.png") if before.exists() else None
+    if sheet:
         save(sheet, run.samples / "sheet.png")
+    return sheet
+
+
+def _conclude(recipe: Recipe, config: Any, run: Run, prompts: list[str], machine: Any, show: Show) -> None:
+    """The files, their proof on a base loaded anew, the model card. The trained model gives way to that base."""
     export = recipe.artifact()
     paths = export.write(run.folder, run.name, DTYPES[config.save_precision])
     with show.working("Loading the result as other programs do"):
-        proofs = export.prove(paths, type(recipe).base(config))
+        recipe.model.forget()
+        plain = config.model_copy(update={"quantize": "none", "gradient_checkpointing": False})
+        proofs = export.prove(paths, type(recipe).base(plain).to(machine.device))
     for sentence in proofs:
         show.say(sentence)
     card.write(run, recipe, config, export.usage(paths, prompts[0]), proofs)
     show.say(card.closing(run, export.flags(paths, config.base), paths, prompts[0]))
-    return sheet

@@ -1,11 +1,13 @@
-"""The processes of one run: what they do together, and how an error in one of them ends all, told once."""
+"""The processes of one run: what they share, and how an error in any of them ends all and is told once."""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,64 +18,17 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
-Told = tuple[int, str] | None  # exit code and sentence of an error
-GRACE = 1.0  # seconds that the first process has to speak before another one ends: launchers then end them all
-
-
-def everywhere(machine: Accelerator, work: Callable[[], T]) -> T:
-    """Do the work in every process. Where it fails in one, it fails in all, and the first process says why.
-
-    Raises:
-        RequestError, RunError: the work's own, or another process's.
-        SystemExit: in the other processes, which say nothing.
-    """
-    if machine.num_processes == 1:
-        return work()
-    result, error, told = None, None, None
-    try:
-        result = work()
-    except Exception as caught:
-        error, told = caught, (_code(caught), _sentence(caught))
-    failed = [(rank, known) for rank, known in enumerate(_gathered(told)) if known]
-    if not failed:
-        return result  # type: ignore[return-value]
-    rank, (code, sentence) = failed[0]
-    if not machine.is_main_process:
-        leave(code)
-    if error is not None:
-        raise error
-    raise (RequestError if code == 2 else RunError)(f"In process {rank + 1} of {machine.num_processes}: {sentence}")
+GRACE = 1.0  # seconds by which the first process is ahead in telling an error that all have
 
 
 def shared(machine: Accelerator, work: Callable[[], T]) -> T:
     """Do the work in the first process alone; its result, plain values, for all."""
-    done = everywhere(machine, lambda: work() if machine.is_main_process else None)
-    return done if machine.num_processes == 1 else _gathered(done)[0]  # type: ignore[return-value]
-
-
-@contextmanager
-def ending(machine: Accelerator, folder: object) -> Iterator[None]:
-    """Within, the first process alone tells how the run ends: by an error that all share, or because one has gone."""
-    try:
-        yield
-    except (RequestError, RunError, Interrupted) as error:
-        if not machine.is_main_process:
-            leave(_code(error))
-        raise
-    except RuntimeError as error:
-        if machine.num_processes == 1 or not _lost(error):
-            raise
-        if not machine.is_main_process:
-            leave(1)
-        raise RunError(
-            f"Another process of this run has ended; go on from the last checkpoint with --resume --out {folder}."
-        ) from error
-
-
-def leave(code: int) -> NoReturn:
-    """End one of the other processes, without a word."""
-    time.sleep(GRACE)
-    raise SystemExit(code)
+    done = work() if machine.is_main_process else None
+    if machine.num_processes == 1:
+        return done  # type: ignore[return-value]
+    values = [done]
+    torch.distributed.broadcast_object_list(values, device=machine.device)
+    return values[0]  # type: ignore[return-value]
 
 
 def check_equal(machine: Accelerator, trained: Mapping[str, Tensor], step: int) -> None:
@@ -94,17 +49,58 @@ def check_equal(machine: Accelerator, trained: Mapping[str, Tensor], step: int) 
         raise RunError(f"The processes of this run began with different weights ({name}); draw them from the seed.")
 
 
-def _gathered(value: T) -> list[T]:
-    """Every process's value, in order."""
-    values: list[T] = [value] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
+@contextmanager
+def ending() -> Iterator[None]:
+    """Within, the process that fails first tells of it, and the others end without a word.
+
+    An error that all have is told by the first process. One that a single process has is told by that one: the others
+    wait for it in vain, find the connection closed (or are ended by the launcher), and follow with its exit code.
+
+    Raises:
+        RunError: another process has gone without telling why.
+        SystemExit: in the other processes.
+    """
+    try:
+        yield
+    except Exception as error:
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+            raise
+        main, lost = not int(os.environ.get("RANK", 0)), _is_lost(error)
+        if not main:
+            time.sleep(GRACE)
+        code = _code_of_the_first(_code(error), main)
+        if code is not None:
+            raise SystemExit(code) from None
+        if lost:
+            error = RunError("Another process of this run has ended; go on from its last checkpoint with --resume.")
+        if main:
+            raise error from None
+        print(f"Error: {_sentence(error)}", file=sys.stderr, flush=True)
+        raise SystemExit(_code(error)) from None
 
 
-def _lost(error: RuntimeError) -> bool:
+def _code_of_the_first(mine: int, main: bool) -> int | None:
+    """The exit code of the process that failed first; None where this one is the first.
+
+    The processes agree by the store through which they once met. Where that is gone, so is the first process.
+    """
+    if not torch.distributed.is_initialized():  # before they met all fail alike
+        return None if main else mine
+    try:
+        store: Any = torch.distributed.distributed_c10d._get_default_store()
+        if store.add("tuner/failed", 1) == 1:
+            store.set("tuner/code", str(mine))
+            return None
+        return int(store.get("tuner/code"))
+    except (RuntimeError, ValueError):
+        return None if main else 1
+
+
+def _is_lost(error: Exception) -> bool:
     """Whether a collective operation has failed because a process has gone."""
     words = str(error).lower()
-    return isinstance(error, torch.distributed.DistError) or "gloo" in words or "connection closed" in words
+    told = isinstance(error, RunError) or not isinstance(error, RuntimeError)
+    return not told and (isinstance(error, torch.distributed.DistError) or "gloo" in words or "connection" in words)
 
 
 def _code(error: Exception) -> int:
@@ -113,4 +109,4 @@ def _code(error: Exception) -> int:
 
 def _sentence(error: Exception) -> str:
     known = isinstance(error, RequestError | RunError | Interrupted)
-    return str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}."
