@@ -103,8 +103,8 @@ def test_a_prompt_that_is_too_long_is_named(tuner, tiny_base):
         (["a", "--count", "0"], "--count must be at least 1, not 0."),
         (["a", "--sampler", "dmp++"], "--sampler must be one of ddpm, ddim, dpm++, euler, euler-a, lcm, not dmp++; "
                                       "did you mean dpm++?"),
-        (["a", "--base", "none"], "--base none: there is no such folder; name a diffusers folder, a Hub id or "
-                                  "`emoji`."),
+        (["a", "--base", "none"], "--base none: there is no such file or folder; name a diffusers folder, a "
+                                  ".safetensors checkpoint, a Hub id or `emoji`."),
         (["a", "--adapter", "none.safetensors"], "--adapter none.safetensors: there is no file none.safetensors; "
                                                  "name one as FILE or as FILE:WEIGHT."),
         (["a", "--prompt", "b"], "There is no option --prompt; prompts stand by themselves: `tuner generate "
@@ -132,7 +132,8 @@ def test_values_that_are_not_finite_fail_the_run(tuner, here, tiny_base, monkeyp
 
     def broken(*args, **kwargs):
         out = decode(*args, **kwargs)
-        return tuple(part * torch.nan for part in out) if isinstance(out, tuple) else out
+        out.sample *= torch.nan
+        return out
 
     monkeypatch.setattr("diffusers.AutoencoderKL.decode", broken)
     result = tuner("generate", "a", "--base", tiny_base, *FAST)

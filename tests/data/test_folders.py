@@ -285,3 +285,11 @@ def test_nothing_to_train_on(tmp_path, model, options):
     for images, words in ((tmp_path / "gone", "no such folder"), (tmp_path, "no picture"), (__file__, "is a file")):
         with pytest.raises(RequestError, match=words):
             pictures(options(images), model)
+
+
+def test_metadata_without_captions_leaves_those_beside_the_pictures(four):
+    folder = four("both")
+    (folder / "metadata.csv").write_text("file_name\n" + "".join(f"{stem}.png\n" for stem in CAPTIONS))
+    for stem, text in CAPTIONS.items():
+        (folder / f"{stem}.txt").write_text(text)
+    assert seen(folder)[0] == CAPTIONS

@@ -67,7 +67,7 @@ def _proved_whole(path: Path, base: LatentDiffusion) -> Verification:
     except RequestError as error:  # our own file: the run has failed, not the request
         raise RunError(str(error)) from error
     for program, landing in found.programs.items():
-        if not landing.whole:
+        if not landing.whole and program != "A1111":
             problem = landing.problems[0] if landing.problems else "its names do not match"
             raise RunError(f"{path}: {landing.landed} of {landing.total} modules land in {program}: {problem}.")
     return found
@@ -77,13 +77,16 @@ def _sentences(found: Verification) -> list[str]:
     """What was proved of a file, and where it is not for use."""
     count = found.landings["ComfyUI"].total
     names = f"({found.naming} names)"
-    others = [program for program in found.meant if program != "diffusers"]
+    others = [program for program in found.meant if program != "diffusers" and found.landings[program].whole]
     told = []
     if "diffusers" in found.meant:
         tensors = count * (3 if "dora" in found.kinds else 2)
         told.append(f"{tensors} of {tensors} tensors land in diffusers {names}")
     if others:
         told.append(f"{count} of {count} modules land in {' and '.join(others)} {names}")
+    short = found.landings["A1111"]
+    if "A1111" in found.meant and not short.whole:  # its formulas know the published architectures, not every base
+        told.append(f"A1111 takes {short.landed} of {short.total} modules: {'; '.join(short.problems[:1])}")
     if found.naming == "kohya":
         told += [sentence for kind, sentence in _OTHERS.items() if kind in found.kinds]
     return told

@@ -43,25 +43,23 @@ def read_folder(folder: Path, follow_links: bool = False, split: str = "train") 
         if is_saved(folder, files):
             return read_saved(folder, split)
     tables = {table.parent: table for table in reversed(metadata_of(files))}
-    by_name = {_plain(file): file for file in files}
     used: set[Path] = set()
+    by_name = {_plain(file): file for file in files}
     for home, table in sorted(tables.items()):
-        for example, path in _listed(folder, home, table, by_name, follow_links, found):
-            used.add(path)
-            found.examples.append(example)
+        found.examples += _listed(folder, home, table, by_name, follow_links, used, found)
     for file in files:
-        kind = file.suffix.lower()
+        kind, covered = file.suffix.lower(), any(home in file.parents for home in tables)
         if kind in UNREAD:
             found.unread.append(shown(file))
-        elif kind in SUFFIXES and MASK.search(file.stem) and file not in used:
-            found.masks.append(shown(file))
-        elif kind in SUFFIXES and any(home in file.parents for home in tables):
-            found.unlisted += [] if file in used else [shown(file)]
-        elif kind in SUFFIXES and _allowed(file, folder, follow_links, found):
-            found.examples += _beside(file, folder, by_name, used, found)
-        elif kind in CAPTIONS and file.stem.lower() not in NO_CAPTIONS and not tables:
-            found.orphans.append(shown(file))
-    found.orphans = [name for name in found.orphans if name not in {shown(file) for file in used}]
+        elif kind in SUFFIXES and file not in used:
+            if MASK.search(file.stem):
+                found.masks.append(shown(file))
+            elif covered:
+                found.unlisted.append(shown(file))
+            elif _allowed(file, folder, follow_links, found):
+                found.examples += _example(file, folder, by_name, used, found)
+    texts = (file for file in files if file.suffix.lower() in CAPTIONS and file not in used and not tables)
+    found.orphans += [shown(file) for file in texts if file.stem.lower() not in NO_CAPTIONS]
     if not (found.examples or found.refused or found.left_out):
         kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
         raise RequestError(f"--images {folder} holds no picture; put files of these kinds into it: {kinds}.")
@@ -99,8 +97,8 @@ def _walk(folder: Path, root: Path, follow: bool, found: Listing, seen: set[Path
 
 
 def _listed(
-    root: Path, home: Path, table: Path, files: Mapping[str, Path], follow: bool, found: Listing
-) -> Iterator[tuple[Example, Path]]:
+    root: Path, home: Path, table: Path, files: Mapping[str, Path], follow: bool, used: set[Path], found: Listing
+) -> Iterator[Example]:
     """The examples that a metadata table names."""
     try:
         for row in rows(table):
@@ -109,32 +107,37 @@ def _listed(
                 continue
             path = home / row.file_name
             path = path if path.exists() else files.get(_plain(path), path)
-            repeats, words = _repeats(path, root, found)
-            if _allowed(path, root, follow, found) and repeats:
-                caption = one_line(row.caption or "")
-                captioned = row.caption is not None
-                yield Example(shown(path), OnDisk(path), caption, words, repeats, captioned), path
+            used.add(path)
+            if _allowed(path, root, follow, found):
+                yield from _example(path, root, files, used, found, row.caption)
     except BadTable as error:
         found.refused.append(f"{error}.")
 
 
-def _beside(picture: Path, root: Path, files: Mapping[str, Path], used: set[Path], found: Listing) -> Iterator[Example]:
-    """A picture with the caption in a file of its name, in small or capital letters."""
+def _example(
+    picture: Path, root: Path, files: Mapping[str, Path], used: set[Path], found: Listing, text: str | None = None
+) -> Iterator[Example]:
+    """A picture with its caption: `text`, else that in a file of its name, in small or capital letters."""
     repeats, words = _repeats(picture, root, found)
     stems = (picture.with_suffix(""), picture)  # NAME.txt; some programs write NAME.png.txt
     candidates = [files.get(_plain(Path(f"{stem}{kind}"))) for stem in stems for kind in CAPTIONS]
     file = next((file for file in candidates if file is not None and file.is_file()), None)
-    text = None
     if file is not None:
         used.add(file)
-        try:
-            text = file.read_bytes().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            found.refused.append(f"{shown(file)} is not UTF-8 (byte {error.start}); save it as UTF-8.")
-        except OSError as error:
-            found.refused.append(f"{shown(file)} cannot be read ({error.strerror}); mend it or take it away.")
+        text = _text(file, found) if text is None else text
     if repeats:
         yield Example(shown(picture), OnDisk(picture), one_line(text or ""), words, repeats, text is not None)
+
+
+def _text(file: Path, found: Listing) -> str:
+    """What a caption file says; where it cannot be read, that is found."""
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found.refused.append(f"{shown(file)} is not UTF-8 (byte {error.start}); save it as UTF-8.")
+    except OSError as error:
+        found.refused.append(f"{shown(file)} cannot be read ({error.strerror}); mend it or take it away.")
+    return ""
 
 
 def _repeats(path: Path, root: Path, found: Listing) -> tuple[int, str]:

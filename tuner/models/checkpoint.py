@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..adapters.container import read_header
 from ..errors import RequestError
 from .family import FAMILIES, SD2, Family
 from .tokens import END, START
@@ -37,7 +38,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any], Mapping
     """
     import diffusers
 
-    names, metadata = _header(path)
+    header = read_header(path)
+    names, metadata = set(header.entries), header.metadata
     family = _family(path, names)
     tokenizers = {name: clip_tokenizer(first=name == "tokenizer" and family is not SD2) for name in family.tokenizers}
     options: dict[str, Any] = {"safety_checker": None} if len(family.encoders) == 1 else {}
@@ -52,18 +54,6 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any], Mapping
     parts = {name: getattr(pipe, name) for name in ("unet", "vae", *family.encoders)} | tokenizers
     told = _prediction(path, names, metadata, family, parts["unet"])
     return parts, {**pipe.scheduler.config, **told}, pipe.config
-
-
-def _header(path: Path) -> tuple[set[str], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    if path.suffix.lower() != ".safetensors":
-        raise RequestError(f"--base {path} is a file but not a .safetensors checkpoint.")
-    try:
-        with safe_open(path, "pt") as file:
-            return set(file.keys()), dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise RequestError(f"--base {path} is not a whole safetensors file ({error}).") from None
 
 
 def _family(path: Path, names: set[str]) -> Family:

@@ -22,7 +22,6 @@ PIPELINES = {
     "StableDiffusionPipeline": SD1, "StableDiffusionImg2ImgPipeline": SD1, "StableDiffusionXLPipeline": SDXL,
     "StableDiffusionXLImg2ImgPipeline": SDXL,
 }  # fmt: skip
-PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
 def load(base: str, quantize: str = "none") -> LatentDiffusion:
@@ -32,8 +31,6 @@ def load(base: str, quantize: str = "none") -> LatentDiffusion:
     diffusers.utils.logging.disable_progress_bar()
     source = str(BUNDLED.get(base, base))
     if Path(source).is_file():
-        if Path(source).suffix.lower() in PICKLES:
-            raise RequestError(f"--base {base} is a pickle and may run code when it is read; give a .safetensors file.")
         parts, scheduler, extras = load_checkpoint(Path(source))
     else:
         parts, scheduler, extras = _folder(base, source)
