@@ -16,6 +16,7 @@ from tuner.adapters.artifact import Artifact
 from tuner.adapters.collect import weight_in
 from tuner.adapters.lora import Lora
 from tuner.adapters.naming import kohya_map, layer_of, weight_of
+from tuner.adapters.proof import prove
 from tuner.adapters.verify import verify
 from tuner.errors import RequestError
 from tuner.models.latent_diffusion import LatentDiffusion
@@ -179,6 +180,10 @@ def test_both_namings_of_sdxl_blocks_are_read(trained: Callable, bases: Callable
     found = verify(path, base)
     assert found.landings["ComfyUI"].whole
     assert found.landings["A1111"].problems == ("A1111 has no match for `lora_unet_up_blocks_0_upsamplers_0_conv`",)
+    count = len(made.lora.targets)
+    sentences = prove([path, made.files[1]], base, "a cat")  # told, not refused: A1111 alone lacks a name
+    assert any(f"A1111 takes {count - 1} of {count} modules" in sentence for sentence in sentences)
+    assert f"{count} of {count} modules land in ComfyUI (kohya names)" in sentences
     with pytest.raises(RequestError, match="twice, under two names"):
         Lora.from_artifact(Artifact({**artifact.tensors, **renamed}, artifact.metadata), base, path)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 from .distances import BLOCK, pair
 from .statistics import Figure, wilson
 
-EXACT = "donot_use_mm_for_euclid_dist"  # distances by differences, not by products: copies are at zero exactly
+ROUNDING = 1e-12  # of the largest squared length: how far a squared distance by products may be off
 
 
 def precision_recall(pictures: ArrayLike, references: ArrayLike, network: str, k: int = 3) -> tuple[Figure, Figure]:
@@ -19,21 +18,41 @@ def precision_recall(pictures: ArrayLike, references: ArrayLike, network: str, k
     other reference is; recall: the same with the roles exchanged. Both depend on the counts: compare equal ones. The
     intervals are Wilson's, for the one set that is counted while the other is taken as it is.
 
-    Args and Raises: as `frechet`; more than k pictures in each set.
+    Args:
+        pictures, references: features (N, D) and (M, D).
+        network: whose features these are.
+        k: which neighbour sets the reach.
+
+    Raises:
+        RequestError: not more than k pictures in a set, features that are not finite or not of one length.
     """
     ours, theirs = pair(pictures, references, least=k + 1)
-    precision, recall = _covered(ours, theirs, k), _covered(theirs, ours, k)
-    names = [f"{word}-{network}" for word in ("precision", "recall")]
-    return _rate(names[0], precision, len(ours), len(theirs)), _rate(names[1], recall, len(ours), len(theirs))
+    middle = theirs.mean(axis=0)  # near it, products lose the fewest digits
+    ours, theirs = ours - middle, theirs - middle
+    return (
+        _share(f"precision-{network}", _covered(ours, theirs, k), len(ours), len(theirs)),
+        _share(f"recall-{network}", _covered(theirs, ours, k), len(ours), len(theirs)),
+    )
 
 
-def _rate(name: str, hits: np.ndarray, count: int, against: int) -> Figure:
+def _share(name: str, hits: np.ndarray, count: int, against: int) -> Figure:
     low, high = wilson(float(hits.sum()), len(hits))
     return Figure(name, float(hits.mean()), count, low, high, against=against, unit="share")
 
 
 def _covered(points: np.ndarray, centres: np.ndarray, k: int) -> np.ndarray:
     """Which points (N,) lie in the ball of a centre, whose radius reaches its k-th nearest other centre."""
-    of, among = torch.from_numpy(points), torch.from_numpy(centres)
-    radii = torch.cat([torch.cdist(b, among, compute_mode=EXACT).kthvalue(k + 1).values for b in among.split(BLOCK)])
-    return torch.cat([(torch.cdist(b, among, compute_mode=EXACT) <= radii).any(dim=1) for b in of.split(BLOCK)]).numpy()
+    largest = max(float((table * table).sum(axis=1).max()) for table in (points, centres))
+    # Each centre is its own nearest. A tie counts as within, so rounding must not decide it: copies are ties.
+    radii = [np.partition(_squared(block, centres), k, axis=1)[:, k] for block in _blocks(centres)]
+    reach = np.concatenate(radii) + ROUNDING * largest
+    return np.concatenate([(_squared(block, centres) <= reach).any(axis=1) for block in _blocks(points)])
+
+
+def _squared(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Squared distances, (N, M)."""
+    return (left * left).sum(axis=1)[:, None] + (right * right).sum(axis=1) - 2 * left @ right.T
+
+
+def _blocks(table: np.ndarray) -> list[np.ndarray]:
+    return [table[start : start + BLOCK] for start in range(0, len(table), BLOCK)]

@@ -1,6 +1,6 @@
 """How near pictures are to the very pictures they should equal: PSNR and SSIM, for aligned pairs.
 
-Both are a few lines and need no package: torchmetrics computes the same SSIM and takes seconds to import. LPIPS (Zhang
+Both are a few lines and need no package. LPIPS (Zhang
 et al. 2018, arXiv:1801.03924) is left out: its backbones are torchvision's and all of its weights are pickles.
 """
 

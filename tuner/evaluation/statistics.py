@@ -19,7 +19,7 @@ from ..errors import RequestError
 RESAMPLES = 2000
 Z = 1.959963984540054  # the normal quantile of a two-sided 95% interval
 FEW_GROUPS = 10  # under it, the percentile interval is too narrow
-CHUNK = 4_000_000  # counts held at once while resampling: 32 MB
+CHUNK = 4_000_000  # draws held at once while resampling: 32 MB
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,6 @@ def _resampled(sums: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
     rows = max(1, min(RESAMPLES, CHUNK // size))
     means: list[np.ndarray] = []
     for start in range(0, RESAMPLES, rows):
-        drawn = random.multinomial(size, np.full(size, 1 / size), min(rows, RESAMPLES - start))  # (rows, G)
-        means.append(drawn @ sums / (drawn @ counts))
+        drawn = random.integers(size, size=(min(rows, RESAMPLES - start), size))
+        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
     return np.concatenate(means)

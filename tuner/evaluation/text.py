@@ -22,6 +22,7 @@ from .features import collect
 from .towers import TowerFeatures, pretrained, processor
 
 SCALE = 100.0
+BYTES = 256  # tokens that any byte-level vocabulary has
 
 
 class ClipText:
@@ -34,7 +35,7 @@ class ClipText:
 
     def __init__(self, name: str, model: Any, tokenizer: Any, processor: Any) -> None:
         self.name, self.model, self.tokenizer = name, model, tokenizer
-        self.features = TowerFeatures(name, model, processor)
+        self.processor, self.features = processor, TowerFeatures(name, model, processor)
 
     @classmethod
     def load(cls, source: str, device: torch.device | str = "cpu") -> ClipText:
@@ -57,6 +58,8 @@ class ClipText:
         except Exception as error:
             reason = " ".join(str(error).split())[:200].rstrip(".")
             raise RequestError(f"The tokenizer of {source} could not be loaded: {reason}.") from error
+        if not BYTES < len(tokenizer) <= model.config.text_config.vocab_size:  # without its files, an empty one is made
+            raise RequestError(f"The tokenizer of {source} is missing or of another model; add its tokenizer.json.")
         return cls(source, model.to(device), tokenizer, processor(source))
 
     def cosines(self, pictures: Sequence[Image.Image], texts: Sequence[str], batch_size: int = 32) -> np.ndarray:

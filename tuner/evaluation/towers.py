@@ -17,12 +17,7 @@ from ..errors import RequestError
 from .features import images
 
 PROJECTED = ("clip", "siglip")  # how a model type is read: its embedding of pictures, in the space of its texts
-CLASS_TOKEN = (
-    "vit",
-    "deit",
-    "dinov2",
-    "dinov2_with_registers",
-)  # the first token after the last norm, as DINO's papers
+CLASS_TOKEN = ("vit", "deit", "dinov2", "dinov2_with_registers")  # the first token after the last norm
 POOLED = ("resnet", "convnext", "convnextv2")  # the mean over places
 UNUSED = "pooler."  # DINO's files lack the pooler that transformers gives a ViT; nothing here reads it
 
