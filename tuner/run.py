@@ -26,8 +26,8 @@ from .errors import RequestError
 from .files import write_text
 
 MAY_CHANGE = {
-    "steps", "save_every", "keep", "sample_every", "validation_prompt", "samples", "resume", "out", "quiet", "dry_run",
-    "batch_size", "accumulate", "track", "push_to_hub",
+    "steps", "save_every", "keep", "sample_every", "validation_prompt", "samples", "cache", "resume", "out", "quiet",
+    "dry_run", "batch_size", "accumulate", "track", "push_to_hub",
 }  # fmt: skip
 """What may differ when a run is resumed. Batches may be cut into other parts; the global batch stays as it is."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..config import argument, common, option
+from ..config import argument, common
 from ..data.options import FolderOptions
 from ..errors import RequestError
 from .options import Command
@@ -31,8 +31,8 @@ with warnings.catch_warnings():
 
         folder: list[str] = argument("The folder, or the id of a data set of the Hub.", "DIR")
         base: str = common("emoji", "The base that is to be trained: its resolution and its longest caption.", "BASE")
-        json: bool = option(False, "Print everything as JSON.")  # type: ignore[assignment]
-        quiet: bool = option(False, "No progress bar.")
+        json: bool = common(False, "Print everything as JSON.")  # type: ignore[assignment]
+        quiet: bool = common(False, "No progress bar.")
 
 
 def command(words: list[str]) -> tuple[Command, list[str]]:

@@ -18,7 +18,7 @@ class FolderOptions(Options):
 
     images: str = common("", "Pictures with captions: a folder (.txt files, metadata, kohya's), or a Hub id.", "DIR")
     resolution: int = Field(0, ge=0, description="Side of the training pictures in pixels; 0 is the base's own.")
-    buckets: bool = Field(True, description="Long pictures keep their shape, in buckets of like area.")
+    buckets: bool = Field(True, description="Buckets by shape; without them pictures are cropped to squares.")
     caption: str = Field("", description="The caption of pictures that have none.")
     trigger: str = Field("", description="A word that is put before every caption.")
     split: str = Field("train", description="The split of a Hub data set.")

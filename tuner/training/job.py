@@ -149,8 +149,8 @@ def _prepared(kind: type[Recipe], config: Any, run: Run, machine: Any, show: Sho
             recipe.model.hold_frozen(DTYPES[machine.mixed_precision])
     with show.working("Reading and encoding the pictures"):
         recipe.source = recipe.data(run)
-    for sentence in recipe.source.skipped:
-        show.say(f"Left out: {sentence}.")
+    for sentence in [*(f"Left out: {clause}." for clause in recipe.source.skipped), *recipe.source.notes]:
+        show.say(sentence)
     show.say(_overview(recipe, recipe.source, config, machine))
     prompts = list(config.validation_prompt) or recipe.prompts(recipe.source)
     before = run.samples / "before.png"

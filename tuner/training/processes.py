@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 GRACE = 1.0  # seconds by which the first process is ahead in telling an error that all have
+PATIENCE = 10.0  # seconds that it waits for the others to notice an error
 
 
 def shared(machine: Accelerator, work: Callable[[], T]) -> T:
@@ -88,12 +89,27 @@ def _code_of_the_first(mine: int, main: bool) -> int | None:
         return None if main else mine
     try:
         store: Any = torch.distributed.distributed_c10d._get_default_store()
-        if store.add("tuner/failed", 1) == 1:
+        first = store.add("tuner/failed", 1) == 1
+        if first:
             store.set("tuner/code", str(mine))
-            return None
-        return int(store.get("tuner/code"))
+        code = None if first else int(store.get("tuner/code"))
+        if main:
+            _see_off(store)
+        elif code is not None:
+            time.sleep(GRACE)  # launchers end all when one ends: the one that has something to say goes first
+        return code
     except (RuntimeError, ValueError):
         return None if main else 1
+
+
+def _see_off(store: Any) -> None:
+    """Let the others end before this process, which may hold the store: its connections close, and they see it."""
+    deadline = time.monotonic() + PATIENCE
+    world = torch.distributed.get_world_size()
+    if torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()  # closes the connections; the store stays
+    while store.add("tuner/failed", 0) < world and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _is_lost(error: Exception) -> bool:
