@@ -42,7 +42,7 @@ class Command(TyperCommand):
         bare = difflib.get_close_matches(written.lstrip("-"), fields.keys() - set(known))
         if bare:
             word = said_of(fields[bare[0]], "metavar")
-            return f"There is no option {written}; {bare[0]} stand by themselves: `tuner {self.name} {word}...`."
+            return f"There is no option {written}; a {bare[0]} stands by itself: `tuner {self.name} {word}...`."
         near = nearest(written, [*known, "config", "help", "debug"], self.config.elsewhere)
         sentence = f"There is no option {written}{near or f'; `tuner {self.name} --help` lists the options'}"
         return sentence if sentence.endswith("?") else f"{sentence}."

@@ -27,11 +27,12 @@ def imagined(source: Source, model: LatentDiffusion, prompts: Sequence[str], cou
 
     Prior preservation: Ruiz et al. 2023 (arXiv:2208.12242), section 3.2.
     """
-    from ..evaluation import pictures as drawing
+    from ..evaluation.pictures import pictures
+    from ..sampling.shots import GUIDANCE, STEPS
 
     seeds = [seed_of(source.seed, "prior", k) for k in range(count)]
     wanted = [(prompt, seed) for prompt in prompts for seed in seeds]
-    made_by = (VERSION, fingerprints.drawing(model), "dpm++", drawing.STEPS, drawing.GUIDANCE, model.resolution)
+    made_by = (VERSION, fingerprints.drawing(model), "dpm++", STEPS, GUIDANCE, model.resolution)
     keys = {want: key_of("drawn", *made_by, *want) for want in wanted}
     drawn: dict[tuple[str, int], Tensor] = {}
 
@@ -44,9 +45,7 @@ def imagined(source: Source, model: LatentDiffusion, prompts: Sequence[str], cou
     def work(part: list[tuple[str, int]]) -> None:
         for seed in dict.fromkeys(seed for _, seed in part):
             several = [prompt for prompt, its in part if its == seed]
-            for prompt, picture in zip(
-                several, drawing.pictures(model.pipeline("dpm++"), several, [seed]), strict=True
-            ):
+            for prompt, picture in zip(several, pictures(model.pipeline("dpm++"), several, [seed]), strict=True):
                 pixels = torch.from_numpy(array(picture))
                 drawn[prompt, seed] = pixels
                 source.cache.put("drawn", keys[prompt, seed], {"pixels": pixels})
