@@ -104,7 +104,7 @@ def _pipeline(config: Config, adapters: list[tuple[Path, float]]) -> StableDiffu
     for number, (path, weight) in enumerate(adapters):
         apply_adapter(pipe, path, weight, f"adapter_{number}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    hold(pipe, chosen(config.precision, device, model.family.name), device)
+    hold(pipe, chosen(config.precision, device, model.family.fits_fp16), device)
     return pipe
 
 

@@ -21,6 +21,7 @@ class Family:
         encoders: the text encoders, as diffusers' pipeline names them; each has a `tokenizer` of the same ending.
         architectures: the ModelSpec's name, by prediction type.
         versions: kohya's `ss_base_model_version`, by prediction type.
+        fits_fp16: whether its U-Net may be held in fp16: SD 2.x has attention that fp16 may not hold.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Family:
     encoders: tuple[str, ...]
     architectures: dict[str, str]
     versions: dict[str, str]
+    fits_fp16: bool = True
 
     @property
     def tokenizers(self) -> tuple[str, ...]:
@@ -47,7 +49,7 @@ SD1 = Family(
 SD2 = Family(
     "sd2", "Stable Diffusion 2.x", "StableDiffusionPipeline", ("text_encoder",),
     _same("stable-diffusion-v2-512") | {"v_prediction": "stable-diffusion-v2-768-v"},
-    _same("sd_v2") | {"v_prediction": "sd_v2_v"},
+    _same("sd_v2") | {"v_prediction": "sd_v2_v"}, fits_fp16=False,
 )  # fmt: skip
 SDXL = Family(
     "sdxl", "Stable Diffusion XL", "StableDiffusionXLPipeline", ("text_encoder", "text_encoder_2"),

@@ -12,6 +12,7 @@ from .. import card, hub
 from ..evaluation.sheet import beside, grid, save
 from ..randomness import use_threads
 from ..run import Run
+from ..sampling.precision import DTYPES
 from . import tracking
 from .estimate import estimate
 from .fit import Step, fit
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ..recipe import Recipe
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Show(Protocol):
