@@ -14,7 +14,7 @@ from tuner.bundled import emoji, folders, world
 from tuner.errors import RequestError
 
 SCENE = world.Scene("dog", "blue", size=0.7)
-FIRST = world.Scene("banana", "pink", "watercolor", 0.7317151147983194, (0.6203658654210129, 0.44951722270406613),
+FIRST = world.Scene("banana", "pink", "comic", 0.7317151147983194, (0.6203658654210129, 0.44951722270406613),
                     2.6782474341840676, False, 551886181)  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def test_a_scene_depends_on_its_own_number_alone() -> None:
 
 
 def test_the_format_of_seeds_has_not_changed() -> None:
-    assert next(world.scenes(1, 1, emoji.KNOWN)) == FIRST
+    assert next(world.scenes(1, 1, emoji.FIRST)) == FIRST
 
 
 def test_captions_follow_the_contract() -> None:
@@ -106,7 +106,10 @@ def test_pictures_of_both_sizes(size: int, style: str) -> None:
 def test_a_folder_of_scenes(tmp_path: Path) -> None:
     folders.write_world(tmp_path / "world", 6, 5, 32, ("cat", "dog"), "watercolor")
     rows = [json.loads(line) for line in (tmp_path / "world" / "metadata.jsonl").read_text().splitlines()]
-    assert list(rows[0]) == ["file_name", "text", "subject", "background", "style"]
+    assert list(rows[0]) == [
+        "file_name", "text", "subject", "background", "style", "kind", "texture", "size", "count", "relation", "other",
+    ]  # fmt: skip
+    assert [rows[0][key] for key in list(rows[0])[5:]] == ["single", "", "", 1, "", ""]
     assert len(rows) == 6 and {row["style"] for row in rows} == {"watercolor"}
     first = next(world.scenes(5, 1, ("cat", "dog"), styles=("watercolor",)))
     assert rows[0]["text"] == world.caption(first)
@@ -121,6 +124,8 @@ def test_wrong_requests_are_refused(tmp_path: Path) -> None:
         folders.subjects_of(["cat"], ["cat"])
     with pytest.raises(RequestError, match="style"):
         folders.write_world(tmp_path / "world", 1, style="cubist")
+    with pytest.raises(RequestError, match="mixture"):
+        folders.write_world(tmp_path / "world", 1, style="neon", mixture=True)
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     with pytest.raises(RequestError, match="already"):

@@ -35,6 +35,14 @@ SPOKEN = {
     0x1F9F2: "magnet",
     0x2603: "snowman in snow", 0x1F368: "ice cream bowl", 0x1F405: "walking tiger", 0x1F40B: "big whale",
     0x1F415: "walking dog", 0x1F416: "walking pig", 0x1F41F: "blue fish",
+    0x1F981: "lion", 0x1F992: "giraffe", 0x1F993: "zebra", 0x1F430: "rabbit", 0x1F42D: "mouse", 0x1F42E: "cow",
+    0x1F435: "monkey", 0x1F424: "chick", 0x1F41E: "ladybug", 0x1F996: "dinosaur", 0x1F42B: "camel",
+    0x1F407: "walking rabbit", 0x1F401: "walking mouse", 0x1F404: "walking cow", 0x1F412: "walking monkey",
+    0x1F352: "cherry", 0x1F336: "chili pepper", 0x1F346: "eggplant", 0x1F9C0: "cheese",
+    0x1F692: "fire truck", 0x1F682: "locomotive", 0x1F69A: "truck", 0x1F6F8: "ufo", 0x1F3CD: "motorcycle",
+    0x2600: "sun", 0x1F319: "moon", 0x2B50: "star", 0x1F30D: "globe", 0x260E: "telephone", 0x1F4A1: "light bulb",
+    0x1F381: "gift", 0x1F48E: "diamond", 0x1F3C0: "basketball", 0x2615: "coffee cup", 0x1FAD6: "teapot",
+    0x1F45F: "sneaker", 0x1F392: "backpack", 0x1F3F0: "castle",
 }  # fmt: skip
 
 CATS = (
@@ -42,10 +50,22 @@ CATS = (
     "crying cat", "weary cat", "walking cat",
 )  # fmt: skip
 
-KNOWN = (
+FIRST = (
     *CATS, "dog", "pizza", "hamburger", "car", "police car", "taxi", "rose", "rocket", "robot", "banana", "apple",
     "strawberry", "sunflower", "tree", "mushroom", "frog", "panda", "pig", "penguin", "octopus", "butterfly", "fish",
     "airplane", "sailboat", "house", "guitar", "football", "umbrella", "balloon", "crown", "ghost", "cactus", "key",
+)  # fmt: skip
+"""The first of the known subjects: shown on every colour and in every style."""
+
+KNOWN = (
+    *FIRST, "lion", "elephant", "giraffe", "zebra", "rabbit", "mouse", "cow", "horse", "monkey", "sheep", "rooster",
+    "chick", "duck", "flamingo", "swan", "dolphin", "shark", "snake", "snail", "ladybug", "spider", "hedgehog", "bat",
+    "dinosaur", "dragon", "camel", "lemon", "pear", "cherry", "carrot", "broccoli", "chili pepper", "eggplant",
+    "croissant", "pretzel", "cheese", "cookie", "lollipop", "birthday cake", "egg", "bus", "ambulance", "fire truck",
+    "locomotive", "truck", "ufo", "motorcycle", "skateboard", "ship", "tulip", "palm tree", "maple leaf", "sun", "moon",
+    "star", "rainbow", "fire", "volcano", "globe", "anchor", "alarm clock", "telephone", "camera", "television",
+    "light bulb", "candle", "bell", "lock", "hammer", "axe", "chair", "gift", "trophy", "diamond", "basketball", "bomb",
+    "coffee cup", "teapot", "bucket", "dress", "sneaker", "top hat", "backpack", "church", "castle", "tent",
 )  # fmt: skip
 """The subjects that the bundled base is trained on."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import RequestError
 from ..files import replacing, write_text
 from . import emoji, world
+from .mixture import mixture as mixed_scenes
 
 SEED, EACH, SIDE = 7005, 12, 128  # of the ready-made folders
 
@@ -33,26 +34,45 @@ def subjects_of(only: Sequence[str], without: Sequence[str]) -> tuple[str, ...]:
 
 
 def write_world(
-    out: Path, count: int, seed: int = 0, size: int = 64, subjects: Sequence[str] = emoji.KNOWN, style: str = ""
+    out: Path,
+    count: int,
+    seed: int = 0,
+    size: int = 64,
+    subjects: Sequence[str] = emoji.KNOWN,
+    style: str = "",
+    mixture: bool = False,
 ) -> None:
     """Scenes as 00000.png, 00001.png, ... and metadata.jsonl with their words; scene i depends on (seed, i) alone.
 
+    `mixture`: scenes of every kind and phrasing (`mixture.mixed`), not single subjects alone.
+
     Raises:
-        RequestError: there is no such style, or `out` already holds something.
+        RequestError: there is no such style, it is asked for in a mixture, or `out` already holds something.
     """
     if style and style not in world.STYLES:
         raise RequestError(f"--style {style}: there is no such style; take one of {', '.join(world.STYLES)}.")
+    if style and mixture:
+        raise RequestError(f"--style {style}: a mixture is in all styles; leave one of the two out.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RequestError(f"{out} already holds something; name a new folder.")
+    styles = (style,) if style else world.STYLES
+    scenes = mixed_scenes(seed, count, subjects) if mixture else world.scenes(seed, count, subjects, styles=styles)
     rows = []
     with replacing(out) as part:
         part.mkdir()
-        for i, it in enumerate(world.scenes(seed, count, subjects, styles=(style,) if style else world.STYLES)):
+        for i, it in enumerate(scenes):
             name = f"{i:05d}.png"
             world.draw(it, size).save(part / name)
-            words = {"subject": it.subject, "background": it.background, "style": it.style}
-            rows.append(json.dumps({"file_name": name, "text": world.caption(it)} | words) + "\n")
+            rows.append(json.dumps({"file_name": name, "text": world.caption(it)} | facts(it)) + "\n")
         write_text(part / "metadata.jsonl", "".join(rows))
+
+
+def facts(it: world.Scene) -> dict[str, str | int]:
+    """What a scene shows, for metadata.jsonl: "" or 1 where a key does not apply. `size` is the word that says it."""
+    return {
+        "subject": it.subject, "background": it.background, "style": it.style, "kind": world.kind(it),
+        "texture": it.texture, "size": it.sized, "count": it.count, "relation": it.relation, "other": it.other,
+    }  # fmt: skip
 
 
 def ready_made(number: int) -> list[world.Scene]:

@@ -1,7 +1,7 @@
-"""The picture world: captioned scenes of one subject on one background in one style, drawn from a seed.
+"""The picture world: captioned scenes of subjects on a background in a style, drawn from a seed.
 
 A scene is a value; `draw` turns it into a picture of any size, `caption` into words, `scene` a seed into a scene.
-The words are listed in `vocabulary`: the bundled base's tokenizer holds each of them as one token.
+`mixture.mixed` draws the richer scenes: with textures, sizes, several subjects.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,18 +9,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageOps
 
 from . import emoji
+from .backdrops import COLOURS, PAPER, TEXTURES, backdrop
+from .styles import STYLES, paint
+from .words import RELATIONS, SIZES, caption, vocabulary
 
-COLOURS = {
-    "red": (214, 40, 40), "orange": (245, 140, 30), "yellow": (250, 220, 60), "green": (50, 160, 70),
-    "blue": (40, 80, 210), "purple": (130, 60, 170), "pink": (250, 160, 200), "brown": (125, 80, 45),
-    "black": (22, 22, 24), "white": (250, 250, 250), "gray": (140, 142, 146), "cyan": (70, 205, 220),
-}  # fmt: skip
-STYLES = ("plain", "pixel art", "pencil sketch", "neon", "watercolor")
-STYLE_SHARE = (0.64, 0.09, 0.09, 0.09, 0.09)
-PAPER = (244, 242, 236)  # what a pencil sketch is drawn on: its caption names no background
+__all__ = [
+    "COLOURS", "PAPER", "RELATIONS", "SIZES", "STYLES", "STYLE_SHARE", "TEXTURES", "Part", "Scene", "caption", "draw",
+    "in_style", "kind", "parts", "scene", "scenes", "vocabulary",
+]  # fmt: skip
+
+STYLE_SHARE = (0.58, 0.07, 0.07, 0.07, 0.07, 0.07, 0.07)
 WORKING_SIZE = 128  # scenes are composed at this size and then reduced, whatever is asked for
 
 
@@ -36,7 +37,14 @@ class Scene:
         place: the subject's centre, as shares of the canvas.
         tilt: degrees, counter-clockwise.
         mirror: left and right exchanged.
-        grain: the seed of what the style itself draws (paper, brush).
+        grain: the seed of what is not said here: paper and brush, the texture's start, where several subjects are.
+        texture: one of `TEXTURES`, of the background.
+        sized: "small" or "large" where the caption says it, else "".
+        count: how many of the subject there are, 1 to 3.
+        relation: where the subject is as seen from `other`: one of `RELATIONS`, or "" where it is alone.
+        other: the second subject, or "".
+        phrasing: which of the ways to say it the caption takes; 0 is the plainest.
+        words: the caption itself, for a picture that no other caption means; else "".
     """
 
     subject: str
@@ -47,6 +55,37 @@ class Scene:
     tilt: float = 0.0
     mirror: bool = False
     grain: int = 0
+    texture: str = ""
+    sized: str = ""
+    count: int = 1
+    relation: str = ""
+    other: str = ""
+    phrasing: int = 0
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One placed subject; the numbers are those of `Scene`."""
+
+    name: str
+    size: float
+    place: tuple[float, float]
+    tilt: float
+    mirror: bool
+
+
+Cell = tuple[float, float, float, float]  # left, top, right, bottom
+_CELLS: dict[str, tuple[Cell, Cell]] = {  # of the subject and of the other
+    "left of": ((0, 0.1, 0.5, 0.9), (0.5, 0.1, 1, 0.9)), "right of": ((0.5, 0.1, 1, 0.9), (0, 0.1, 0.5, 0.9)),
+    "above": ((0.1, 0, 0.9, 0.5), (0.1, 0.5, 0.9, 1)), "below": ((0.1, 0.5, 0.9, 1), (0.1, 0, 0.9, 0.5)),
+}  # fmt: skip
+_PAIR: tuple[Cell, ...] = ((0, 0.14, 0.5, 0.86), (0.5, 0.14, 1, 0.86))
+_THREES: tuple[tuple[Cell, ...], ...] = (
+    ((0.22, 0, 0.78, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1)),
+    ((0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0.22, 0.5, 0.78, 1)),
+    ((0, 0.25, 1 / 3, 0.75), (1 / 3, 0.25, 2 / 3, 0.75), (2 / 3, 0.25, 1, 0.75)),
+)
 
 
 def scene(
@@ -77,96 +116,62 @@ def scenes(seed: int, count: int, subjects: Sequence[str], **options: Any) -> It
         yield scene(np.random.default_rng((seed, i)), subjects, **options)
 
 
-def caption(it: Scene) -> str:
-    """The words of a scene: `a SUBJECT on a COLOUR background`, with a style `a STYLE of a SUBJECT ...`."""
-    words = f"a {it.subject}" if it.style == "plain" else f"a {it.style} of a {it.subject}"
-    return f"{words} on a {it.background} background" if it.background else words
+def kind(it: Scene) -> str:
+    """What sort of scene it is: `planted`, `related`, `counted`, `sized` or `single`."""
+    marks = {"planted": it.words, "related": it.other, "counted": it.count > 1, "sized": it.sized}
+    return next((name for name, marked in marks.items() if marked), "single")
 
 
-def vocabulary() -> list[str]:
-    """Every word that captions may use: the frame's, the colours', the styles', all pictures' names."""
-    frame = "a an of on the background in with and left right above below two three small large photo picture"
-    words = set(frame.split()) | set(COLOURS) | {word for style in STYLES for word in style.split()}
-    for name in emoji.table():
-        words.update(name.replace("-", " ").replace("’", "").split())
-    return sorted(words)
+def parts(it: Scene) -> list[Part]:
+    """The placed subjects: one as the scene says, several each in a cell of its own, so that they never overlap."""
+    if not it.other and it.count == 1:
+        return [Part(it.subject, it.size, it.place, it.tilt, it.mirror)]
+    rng = np.random.default_rng((it.grain, 1))
+    cells: tuple[Cell, ...]
+    if it.other:
+        names, cells = [it.subject, it.other], _CELLS[it.relation]
+        sides, mirrors = list(rng.uniform(0.42, 0.5, 2)), [it.mirror, bool(rng.random() < 0.25)]
+    else:
+        cells = _PAIR if it.count == 2 else _THREES[int(rng.integers(len(_THREES)))]
+        names, mirrors = [it.subject] * it.count, [it.mirror] * it.count
+        sides = [float(rng.uniform(0.4, 0.48))] * it.count
+    tilts = np.clip(rng.normal(0, 6, len(cells)), -12, 12)
+    return [
+        _fitted(Part(name, side, (0.5, 0.5), float(tilt), mirror), cell, rng)
+        for name, side, tilt, mirror, cell in zip(names, sides, tilts, mirrors, cells, strict=True)
+    ]
+
+
+def _fitted(part: Part, cell: Cell, rng: np.random.Generator) -> Part:
+    """The part somewhere in the cell, reduced if it would stand out."""
+    left, top, right, bottom = cell
+    across, along = np.array(emoji.picture(part.name).size) / max(emoji.picture(part.name).size)
+    sine, cosine = abs(np.sin(np.radians(part.tilt))), np.cos(np.radians(part.tilt))
+    wide, high = across * cosine + along * sine, along * cosine + across * sine  # of the tilted picture's box
+    size = min(part.size, 0.98 * (right - left) / wide, 0.98 * (bottom - top) / high)
+    slack_x, slack_y = (right - left - size * wide) / 2, (bottom - top - size * high) / 2
+    x = (left + right) / 2 + min(slack_x, 0.1) * rng.uniform(-1, 1)
+    y = (top + bottom) / 2 + min(slack_y, 0.1) * rng.uniform(-1, 1)
+    return replace(part, size=float(size), place=(float(x), float(y)))
 
 
 def draw(it: Scene, size: int = 64) -> Image.Image:
     """The picture of a scene: RGB, `size` x `size`."""
-    canvas = WORKING_SIZE
-    subject = emoji.picture(it.subject)
-    if it.mirror:
-        subject = ImageOps.mirror(subject)
-    scale = it.size * canvas / max(subject.size)
-    subject = subject.resize([max(1, round(side * scale)) for side in subject.size], Image.Resampling.LANCZOS)
-    subject = subject.rotate(it.tilt, Image.Resampling.BICUBIC, expand=True)
-    layer = Image.new("RGBA", (canvas, canvas))
-    corner = [round(p * canvas - side / 2) for p, side in zip(it.place, subject.size, strict=True)]
-    layer.paste(subject, (corner[0], corner[1]))
-    backdrop = Image.new("RGB", (canvas, canvas), COLOURS.get(it.background, PAPER))
-    picture = _PAINT[it.style](layer, backdrop, np.random.default_rng(it.grain))
-    picture = picture.resize((size, size), Image.Resampling.BOX)
-    return _blocks(picture) if it.style == "pixel art" else picture
+    layer = Image.new("RGBA", (WORKING_SIZE, WORKING_SIZE))
+    for part in parts(it):
+        subject = emoji.picture(part.name)
+        if part.mirror:
+            subject = ImageOps.mirror(subject)
+        scale = part.size * WORKING_SIZE / max(subject.size)
+        subject = subject.resize([max(1, round(side * scale)) for side in subject.size], Image.Resampling.LANCZOS)
+        subject = subject.rotate(part.tilt, Image.Resampling.BICUBIC, expand=True)
+        corner = [round(p * WORKING_SIZE - side / 2) for p, side in zip(part.place, subject.size, strict=True)]
+        layer.paste(subject, (corner[0], corner[1]))
+    return paint(it.style, layer, backdrop(it.background, it.texture, it.grain, WORKING_SIZE), it.grain, size)
 
 
 def in_style(it: Scene, style: str) -> Scene:
     """The same scene in another style."""
-    background = "" if style == "pencil sketch" else it.background or "white"
-    return replace(it, style=style, background=background)
-
-
-def _over(layer: Image.Image, backdrop: Image.Image) -> Image.Image:
-    return Image.alpha_composite(backdrop.convert("RGBA"), layer).convert("RGB")
-
-
-def _plain(layer: Image.Image, backdrop: Image.Image, rng: np.random.Generator) -> Image.Image:
-    return _over(layer, backdrop)
-
-
-def _blocks(picture: Image.Image) -> Image.Image:
-    """Square blocks of few colours, by nearest neighbour both ways: hard edges at any size."""
-    size = picture.width
-    small = picture.resize((size * 3 // 8, size * 3 // 8), Image.Resampling.BOX)
-    return ImageOps.posterize(small, 3).point(lambda v: min(255, v + 16)).resize((size, size), Image.Resampling.NEAREST)
-
-
-def _edges(layer: Image.Image, threshold: int) -> Image.Image:
-    """Where the subject's outline and inner lines are: L, 0 to 255."""
-    lines = _over(layer, Image.new("RGB", layer.size, (128, 128, 128))).filter(ImageFilter.GaussianBlur(1))
-    grey = np.asarray(lines.convert("L"), np.float32)
-    dy, dx = np.gradient(grey)
-    ady, adx = np.gradient(np.asarray(layer.getchannel("A").filter(ImageFilter.GaussianBlur(1)), np.float32))
-    strength = np.hypot(dx, dy) * 9 + np.hypot(adx, ady) * 4 - threshold
-    return Image.fromarray(np.clip(strength, 0, 255).astype(np.uint8))
-
-
-def _pencil(layer: Image.Image, backdrop: Image.Image, rng: np.random.Generator) -> Image.Image:
-    grey = ImageOps.grayscale(_over(layer, backdrop))
-    shade = Image.blend(grey, Image.new("L", grey.size, 242), 0.6)  # soft hatching under the lines
-    shade = Image.composite(shade, Image.new("L", grey.size, 242), layer.getchannel("A"))
-    lines = ImageOps.invert(_edges(layer, 20))
-    return ImageOps.colorize(ImageChops.multiply(shade, lines), (50, 48, 52), (255, 253, 247))
-
-
-def _neon(layer: Image.Image, backdrop: Image.Image, rng: np.random.Generator) -> Image.Image:
-    body = Image.new("RGB", layer.size, (14, 10, 30))
-    body = Image.composite(body, backdrop, layer.getchannel("A"))
-    vivid = ImageEnhance.Color(_over(layer, Image.new("RGB", layer.size, (255, 60, 220)))).enhance(2.5)
-    vivid = ImageChops.lighter(vivid.filter(ImageFilter.MaxFilter(5)), Image.new("RGB", layer.size, (70, 40, 90)))
-    lines = _edges(layer, 30)
-    glow = lines.filter(ImageFilter.GaussianBlur(3)).point(lambda v: min(255, v * 2))
-    body = Image.composite(vivid, body, glow.point(lambda v: v * 3 // 5))
-    return Image.composite(vivid, body, lines)
-
-
-def _watercolor(layer: Image.Image, backdrop: Image.Image, rng: np.random.Generator) -> Image.Image:
-    picture = _over(layer, backdrop).filter(ImageFilter.ModeFilter(5)).filter(ImageFilter.GaussianBlur(1.2))
-    paper = Image.fromarray(rng.integers(0, 256, (12, 12), dtype=np.uint8)).resize(layer.size, Image.Resampling.BICUBIC)
-    wash = paper.point(lambda v: 60 + v * 70 // 255)  # how much water: uneven over the sheet
-    pale = Image.composite(Image.new("RGB", layer.size, (255, 253, 248)), picture, wash)
-    rim = ImageOps.invert(_edges(layer, 60)).point(lambda v: 170 + v // 3)  # pigment gathers at the edges
-    return ImageChops.multiply(pale, Image.merge("RGB", (rim, rim, rim)))
-
-
-_PAINT = {"plain": _plain, "pixel art": _plain, "pencil sketch": _pencil, "neon": _neon, "watercolor": _watercolor}
+    if style == "pencil sketch":
+        return replace(it, style=style, background="", texture="")
+    return replace(it, style=style, background=it.background or "white")
