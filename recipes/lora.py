@@ -55,7 +55,7 @@ class Lora(Recipe):
     """Low-rank updates of the U-Net, and of the text encoders where asked for."""
 
     Config = LoraOptions
-    adapts = True
+    adapts, suite = True, "subject"
 
     def __init__(self, config: LoraOptions, model: LatentDiffusion) -> None:
         from peft import inject_adapter_in_model  # takes seconds to import: `--help` need not wait for it

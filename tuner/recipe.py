@@ -37,6 +37,7 @@ class Recipe(nn.Module):
 
     Config: ClassVar[type[TrainConfig]] = TrainConfig
     adapts: ClassVar[bool] = False  # the result goes beside the base, whose weights may be held in half precision
+    suite: ClassVar[str] = "prompts"  # by which `tuner evaluate RUN` judges its runs
     source: Source  # what `data` gave, set before training
 
     def __init__(self, config: Any, model: LatentDiffusion) -> None:

@@ -28,6 +28,11 @@ def test_all_commands_with_their_summaries(tuner):
     assert tuner().stdout == result.stdout.rstrip("\n") + "\n"
 
 
+def test_a_long_default_is_told_by_its_first_words(tuner):
+    shown = words(tuner("evaluate", "--help").stdout)
+    assert "[{} on a red background, {} on a orange background and 10 more]" in shown
+
+
 def test_help_fits_80_columns(tuner):
     for call in (["--help"], ["generate", "--help"], ["pretrain", "-h"]):
         assert max(map(len, tuner(*call).stdout.splitlines())) <= 80

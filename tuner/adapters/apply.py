@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +95,18 @@ def apply_adapter(pipe: DiffusionPipeline, path: Path, weight: float, name: str)
         raise RequestError(f"--adapter {path} cannot be used with this base: {trouble}.")
     together = {**before, name: weight}
     pipe.set_adapters(list(together), list(together.values()))
+
+
+@contextmanager
+def adapted(pipe: DiffusionPipeline, adapters: Sequence[tuple[Path, float]]) -> Iterator[DiffusionPipeline]:
+    """A pipeline with adapters, each at its weight, which is the base's own again in the end, bit for bit."""
+    try:
+        for number, (path, weight) in enumerate(adapters):
+            apply_adapter(pipe, path, weight, f"adapter_{number}")
+        yield pipe
+    finally:
+        if adapters:
+            pipe.unload_lora_weights()
 
 
 def _without_magnitudes(lora: Lora, pipe: DiffusionPipeline) -> Lora:

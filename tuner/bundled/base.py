@@ -5,7 +5,7 @@ Every stage is a run that resumes: interrupted, the same command goes on where i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +19,31 @@ from . import emoji, world
 from .folders import write_world
 
 BASE = PACKAGE / "bundled" / "base"
-KNOWN_SEED, ALL_SEED = 1, 2  # of the scenes; the judge's are from 7001 on
+KNOWN_SEED, ALL_SEED, TAUGHT_SEED = 1, 2, 3  # of the scenes; the judges' are from 7001 on
 
 
 def training() -> str:
     """The base's own defaults: what measured best on it (docs/lora.md), and what a LoRA is not to forget."""
     colours = list(world.COLOURS)
-    scenes = [world.Scene(name, colours[7 * i % len(colours)]) for i, name in enumerate(emoji.KNOWN)]
-    values = {
-        "steps": 400, "batch_size": 8, "learning_rate": 1e-3, "class_prompt": [world.caption(it) for it in scenes],
-    }  # fmt: skip
-    return "# Defaults on this base; flags and configuration files go before them.\n[lora]\n" + write_toml(values)
+
+    def prompts(turn: int) -> list[str]:
+        scenes = [world.Scene(name, colours[(7 * i + turn) % len(colours)]) for i, name in enumerate(emoji.KNOWN)]
+        return [world.caption(it) for it in scenes]
+
+    lora = {"steps": 400, "batch_size": 8, "learning_rate": 1e-3, "class_prompt": prompts(0)}
+    contexts = [f"{{}} on a {colour} background" for colour in colours]
+    evaluate = {"world": True, "prompt": contexts, "other": prompts(5)}  # others than a LoRA is shown while it trains
+    return "# Defaults on this base; flags and configuration files go before them.\n" + "\n".join(
+        f"[{name}]\n{write_toml(values)}" for name, values in (("lora", lora), ("evaluate", evaluate))
+    )
 
 
-def worlds(folder: Path, count: int) -> None:
-    """The pictures that the stages see: scenes of the base's subjects, and of all pictures that are not held out."""
-    everything = [name for name in emoji.table() if name not in emoji.HELD_OUT]
+def worlds(folder: Path, count: int, start: str) -> None:
+    """The pictures that the stages see: scenes of its subjects, and of all but the held-out ones for an autoencoder."""
+    everything = tuple(name for name in emoji.table() if name not in emoji.HELD_OUT)
     for name, seed, subjects in (("known", KNOWN_SEED, emoji.KNOWN), ("all", ALL_SEED, everything)):
-        if not (folder / name).exists():
-            write_world(folder / name, count, seed, subjects=subjects)
+        if not (folder / name).exists() and (name == "known" or start == "new"):
+            write_world(folder / name, count, seed, subjects=subjects, mixture=True)
     write_text(folder / "words.txt", "\n".join(world.vocabulary()) + "\n")
 
 
@@ -46,12 +52,12 @@ def stages(folder: Path, steps: int, start: str) -> Iterator[tuple[str, dict[str
 
     The autoencoder learns on crops first, which are a quarter of the work, and then on whole pictures.
     """
-    shared = {"precision": "bf16", "lr_scheduler": "cosine", "save_every": 500, "seed": 1}
+    words = str(folder / "words.txt")  # known ones keep what they mean
+    shared = {"precision": "bf16", "lr_scheduler": "cosine", "save_every": 500, "seed": 1, "words": words}
     vae = {**shared, "stage": "autoencoder", "images": str(folder / "all"), "batch_size": 16, "ema": 0.0}
     crops = folder / "crops"
     if start == "new":
-        words = str(folder / "words.txt")
-        yield "crops", {**vae, "steps": steps * 3 // 10, "crop": 32, "learning_rate": 1e-3, "words": words}
+        yield "crops", {**vae, "steps": steps * 3 // 10, "crop": 32, "learning_rate": 1e-3}
         yield "pictures", {**vae, "base": str(crops / "pipeline"), "steps": steps // 10, "learning_rate": 4e-4}
         start = str(folder / "pictures" / "pipeline")
     yield "base", {
@@ -64,7 +70,7 @@ def stages(folder: Path, steps: int, start: str) -> Iterator[tuple[str, dict[str
 def train(folder: Path, count: int, steps: int, start: str, show: Show) -> Path:
     """Make the worlds and train the stages in `folder`; the pipeline of the last one."""
     kind = recipe_class(load_recipe(place("recipes") / "pretrain.py"))
-    worlds(folder, count)
+    worlds(folder, count, start)
     run: Run | None = None
     for name, options in stages(folder, steps, start):
         out = folder / name
@@ -72,6 +78,28 @@ def train(folder: Path, count: int, steps: int, start: str, show: Show) -> Path:
         run = run_recipe(kind, config, "pretrain", show)
         run.close()
     assert run is not None
+    return run.folder / "pipeline"
+
+
+def teach(folder: Path, subjects: Sequence[str], count: int, steps: int, start: str, show: Show) -> Path:
+    """Teach a base further subjects, so that it draws them as it does its own: the pipeline.
+
+    Its own are shown as often, lest they be forgotten. The base before is an oracle for the new ones: a model like this
+    one that never saw them.
+    """
+    kind = recipe_class(load_recipe(place("recipes") / "pretrain.py"))
+    share = -(-len(emoji.KNOWN) // len(subjects))
+    if not (folder / "lessons").exists():
+        both = (*tuple(subjects) * share, *emoji.KNOWN)
+        write_world(folder / "lessons", count, TAUGHT_SEED, subjects=both, mixture=True)
+    out = folder / "taught"
+    options = {
+        "precision": "bf16", "lr_scheduler": "cosine", "stage": "diffusion", "base": start, "snr_gamma": 5.0,
+        "images": str(folder / "lessons"), "steps": steps, "learning_rate": 3e-4, "warmup_steps": steps // 10,
+        "ema": 0.995, "samples": 0, "out": str(out), "resume": (out / "config.toml").exists(),
+    }  # fmt: skip
+    run = run_recipe(kind, build(kind.Config, options), "pretrain", show)
+    run.close()
     return run.folder / "pipeline"
 
 

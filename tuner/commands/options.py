@@ -167,5 +167,6 @@ def _shown(default: Any) -> str:
     if default is False or default is None or default in ("", [], ()):
         return ""
     if isinstance(default, list | tuple):
-        return ", ".join(map(_shown, default))
+        more = f" and {len(default) - 2} more" if len(default) > 3 else ""
+        return ", ".join(map(_shown, default[:2] if more else default)) + more
     return f"{default:g}" if isinstance(default, float) else str(default)

@@ -1,0 +1,160 @@
+"""Judge a run, an adapter, a base or pictures: figures with intervals, and a page of pictures."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import read_toml
+from ..errors import RequestError
+from ..evaluation.request import Config as Config
+from ..evaluation.request import check
+from ..places import PACKAGE, place
+from .options import Command
+from .options import command as command_of
+from .recipes import recipe_file, summaries
+from .show import Silent, showing
+
+if TYPE_CHECKING:
+    from ..evaluation.bench import Judged
+    from ..evaluation.report import Report
+    from ..recipe import Recipe
+
+SUITES = PACKAGE / "evaluation" / "suites"
+ABOUT = f"""{__doc__}
+
+Leaves report.json, report.html (one file that shows everything, on a phone too) and the pictures. A run is judged by
+the suite of its recipe, before and after at the same seeds. Every figure has its count and a 95% interval."""
+
+
+def command(words: list[str]) -> tuple[Command, list[str]]:
+    """The command, and the words left for it."""
+    return command_of("evaluate", Config, evaluate, ABOUT, preset=_preset), words
+
+
+def _preset(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the base that is judged brings along for its evaluation."""
+    from ..models.latent_diffusion import recommended
+
+    names = given.get("run") or []
+    values = read_toml(_run_folder(names[0]) / "config.toml") if len(names) == 1 else {}
+    return recommended(str(given.get("base") or values.get("base", "emoji")), "evaluate")
+
+
+def evaluate(config: Config) -> None:
+    """Judge, write the report and tell the verdict."""
+    check(config)
+    judged, kind = _judged(config)
+    suite = config.suite or _suite_of(judged, kind, config)
+    known = summaries(SUITES)
+    if judged is not None and suite not in known:
+        raise RequestError(f"There is no suite {suite}; there are {', '.join(sorted(known))}.")
+    folder = _folder(config, judged)
+    show = Silent() if config.json else showing(config.quiet)
+    try:
+        report = None if judged is None else _report(suite, judged, config, show)
+    finally:
+        show.close()
+    _leave(report, config, folder, show)
+
+
+def _report(suite: str, judged: Judged, config: Config, show: Any) -> Report:
+    from ..evaluation.bench import Bench
+    from ..randomness import use_threads
+
+    use_threads()
+    module = importlib.import_module(f"tuner.evaluation.suites.{suite.replace('-', '_')}")
+    return module.evaluate(Bench(suite, judged, config, show))
+
+
+def _leave(report: Report | None, config: Config, folder: Path, show: Any) -> None:
+    """Write the report, and beside it the comparison with others; say what they say."""
+    from ..evaluation.report import compare, save
+
+    pages = []
+    if report is not None:
+        pages.append(save(report, folder))
+    if config.compare:
+        pages.append(compare([*map(Path, config.compare), *([folder] if report else [])], folder))
+    if config.json:
+        print(json.dumps(json.loads(pages[-1].with_suffix(".json").read_text(encoding="utf-8")), indent=2))
+        return
+    for sentence in report.sentences() if report else ():
+        show.say(sentence)
+    show.say(f"{' and '.join(map(str, pages))}: open {'them' if len(pages) > 1 else 'it'} in a browser.")
+
+
+def _judged(config: Config) -> tuple[Judged | None, type[Recipe] | None]:
+    """What is judged, and the recipe that made it; None where only stored reports are compared."""
+    from ..adapters.apply import parse_adapter
+    from ..evaluation.bench import Judged
+
+    if config.run:
+        return _of_run(_run_folder(config.run[0]), config)
+    if config.pictures:
+        return Judged(Path(config.pictures).resolve().name), None
+    adapters = [parse_adapter(text) for text in config.adapter]
+    base = config.base or "emoji"
+    if adapters:
+        return Judged(" + ".join(path.stem for path, _ in adapters), base, adapters), None
+    return (Judged(Path(base).name, base), None) if config.base else (None, None)
+
+
+def _of_run(folder: Path, config: Config) -> tuple[Judged, type[Recipe]]:
+    from ..evaluation.bench import Judged
+
+    values = read_toml(folder / "config.toml")
+    kind, name = _recipe(str(values.get("command", "")), folder), str(values.get("name", folder.name))
+    base, file, pipeline = config.base or str(values["base"]), folder / f"{name}.safetensors", folder / "pipeline"
+    if file.is_file():
+        return Judged(name, base, [(file, 1.0)], values, folder), kind
+    if pipeline.is_dir():
+        return Judged(name, str(pipeline), (), values, folder), kind
+    raise RequestError(f"The run in {folder} has left no result yet; let it finish: tuner ... --resume --out {folder}")
+
+
+def _recipe(command: str, folder: Path) -> type[Recipe]:
+    """The recipe that a run's config.toml names."""
+    from ..recipe import load_recipe, recipe_class
+
+    words = shlex.split(command)
+    if not words:
+        raise RequestError(f"{folder}/config.toml does not say which command made the run.")
+    file = Path(words[1]) if words[0] == "run" and len(words) > 1 else recipe_file(place("recipes"), words[0])
+    return recipe_class(load_recipe(file))
+
+
+def _run_folder(name: str) -> Path:
+    """A run by its folder or by its name in runs/."""
+    found = next((path for path in (Path(name), Path("runs") / name) if (path / "config.toml").is_file()), None)
+    if found is None:
+        raise RequestError(f"{name} is no run: there is no config.toml in it, nor in runs/{name}.")
+    return found
+
+
+def _suite_of(judged: Judged | None, kind: type[Recipe] | None, config: Config) -> str:
+    """The suite where none is named: the recipe's, else what the things to be judged allow."""
+    if kind is not None:
+        return kind.suite
+    if config.pictures:
+        return "prompts" if config.prompts else "pictures"
+    return "subject" if judged and judged.adapters and config.images else "prompts"
+
+
+def _folder(config: Config, judged: Judged | None) -> Path:
+    """Where the report goes. An explicit folder may hold other files, but no report."""
+    if config.out:
+        folder = Path(config.out)
+        if (folder / "report.json").exists() or (folder.exists() and not folder.is_dir()):
+            raise RequestError(f"--out {folder} holds a report already, or is a file; name a new folder.")
+        return folder
+    home = judged.folder if judged and judged.folder else Path()
+    folder, number = home / "report", 1
+    while folder.exists():
+        number += 1
+        folder = home / f"report-{number}"
+    return folder

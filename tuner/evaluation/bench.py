@@ -1,0 +1,214 @@
+"""What a suite works with: pictures before and after, drawn at the same seeds, and the networks that judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from PIL import Image
+
+from ..errors import RequestError
+from ..sampling.shots import Shot
+from .asked import ASPECTS, Asked, Names
+from .features import Features, JudgeFeatures, JudgeLooks, network
+from .gallery import Gallery
+from .report import Grid, Line, Report, Table
+from .request import Config
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+    from .panel import Panel
+    from .text import ClipText
+
+
+class Show(Protocol):
+    """What is told of the work while it goes on."""
+
+    def say(self, text: str) -> None: ...
+    def working(self, text: str) -> AbstractContextManager[object]: ...
+    def count(self, done: int, total: int, what: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is judged.
+
+    Attributes:
+        name: what the report calls it.
+        base: the base that draws; "" where finished pictures are judged.
+        adapters: files on it, each with its weight.
+        values: the options of the run that made it, by their names; empty where there was none.
+        folder: the run's.
+    """
+
+    name: str
+    base: str = ""
+    adapters: Sequence[tuple[Path, float]] = ()
+    values: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+class Bench:
+    """Draws and judges for the suites. Networks are loaded when the first figure needs them."""
+
+    def __init__(self, suite: str, judged: Judged, config: Config, show: Show) -> None:
+        self.suite, self.judged, self.config, self.show = suite, judged, config, show
+        self._pipes: dict[str, StableDiffusionPipeline] = {}
+
+    # -- pictures ------------------------------------------------------------------------------------------------------
+
+    def shots(self, prompts: Iterable[str], count: int = 0) -> list[Shot]:
+        """`count` shots of each prompt (by default --count), prompt by prompt; shot k has the seed SEED + k."""
+        c = self.config
+        return [
+            Shot(prompt, c.seed + k, "", c.steps, c.guidance, c.resolution, c.resolution)
+            for prompt in prompts for k in range(count or c.count)
+        ]  # fmt: skip
+
+    def after(self, shots: Sequence[Shot]) -> list[Image.Image]:
+        """What is judged draws."""
+        with self._adapted(self._pipe(self.judged.base)) as pipe:
+            return self._drawn(pipe, shots, "after")
+
+    def before(self, shots: Sequence[Shot]) -> list[Image.Image]:
+        """The same shots by what it is held against: the other base, or its own without the adapters."""
+        return self._drawn(self._pipe(self.other_base or self.judged.base), shots, "before")
+
+    @property
+    def held_against_a_base(self) -> bool:
+        """Whether there is a before: adapters that can be left out, or another base."""
+        return bool(self.judged.base and (self.judged.adapters or self.other_base))
+
+    @property
+    def other_base(self) -> str:
+        """The base that --against names; "" where it names pictures, or nothing."""
+        return self.config.against if self.config.against and not holds_pictures(self.config.against) else ""
+
+    @cached_property
+    def finished(self) -> Gallery | None:
+        """The pictures of --pictures."""
+        return Gallery.open(self.config.pictures, "--pictures") if self.config.pictures else None
+
+    @cached_property
+    def references(self) -> Gallery | None:
+        """The pictures of --against, where it names a folder of them."""
+        against = self.config.against
+        return Gallery.open(against, "--against") if against and holds_pictures(against) else None
+
+    def _pipe(self, base: str) -> StableDiffusionPipeline:
+        from ..models.latent_diffusion import LatentDiffusion
+        from ..sampling.precision import chosen, hold
+
+        if base not in self._pipes:
+            with self.show.working(f"Loading the base {base}"):
+                model = LatentDiffusion.load(base)
+                pipe = model.pipeline(self.config.sampler)
+                hold(pipe, chosen("auto", self.device, model.family.fits_fp16), self.device)
+            self._pipes[base] = pipe
+        return self._pipes[base]
+
+    def _adapted(self, pipe: StableDiffusionPipeline) -> AbstractContextManager[StableDiffusionPipeline]:
+        from ..adapters.apply import adapted
+
+        return adapted(pipe, self.judged.adapters)
+
+    def _drawn(self, pipe: StableDiffusionPipeline, shots: Sequence[Shot], when: str) -> list[Image.Image]:
+        from ..sampling.drawing import draw
+
+        drawn: list[Image.Image] = []
+        for picture in draw(pipe, shots, batch_size=self.config.batch_size):
+            drawn.append(picture)
+            self.show.count(len(drawn), len(shots), f"drawing {when}, picture")
+        return drawn
+
+    # -- judges --------------------------------------------------------------------------------------------------------
+
+    def report(
+        self, lines: Iterable[Line], tables: Iterable[Table] = (), grids: Iterable[Grid] = (), notes: Iterable[str] = ()
+    ) -> Report:
+        """The report of a suite, with what was judged, by whom, and who was left out."""
+        c = self.config
+        judged = {"name": self.judged.name, "base": self.judged.base, "pictures": c.pictures}
+        judged |= {f"adapter {path.name}": f"weight {weight:g}" for path, weight in self.judged.adapters}
+        judged["against"] = c.against or (f"{self.judged.base} without it" if self.held_against_a_base else "")
+        drawing = {"sampler": c.sampler, "steps": c.steps, "guidance": c.guidance, "pictures of each prompt": c.count}
+        settings: dict[str, str | int | float] = {"features": self.network.name}
+        settings |= {"CLIP": c.clip} if c.clip else {}
+        settings |= {**drawing, "seeds": f"{c.seed} to {c.seed + c.count - 1}"} if self.judged.base else {}
+        left_out = self._left_out() if self.panel else []
+        return Report(
+            self.suite, self.judged.name, {key: value for key, value in judged.items() if value}, settings,
+            tuple(lines), tuple(tables), tuple(grids), (*notes, *left_out),
+        )  # fmt: skip
+
+    def _left_out(self) -> list[str]:
+        assert self.panel is not None
+        found = {aspect: sorted(names) for aspect, names in self.panel.excluded().items() if names}
+        why = "a judge is right on under 95% of real scenes of them"
+        return [f"Left out of the {aspect} figures, as {why}: {several(n, 40)}." for aspect, n in found.items()]
+
+    @property
+    def device(self) -> str:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @cached_property
+    def network(self) -> Features:
+        """Whose features distances and likenesses are measured in."""
+        return network(self.config.features, self.device)
+
+    @cached_property
+    def eyes(self) -> list[Features]:
+        """In whose features pictures are like a subject or not: both bundled judges', or the named network's."""
+        if self.panel is not None:
+            return self.panel.networks
+        return [JudgeFeatures(self.network.judge)] if isinstance(self.network, JudgeLooks) else [self.network]
+
+    @cached_property
+    def clip(self) -> ClipText | None:
+        """What compares pictures with texts, where --clip names it."""
+        from .text import ClipText
+
+        return ClipText.load(self.config.clip, self.device) if self.config.clip else None
+
+    @cached_property
+    def panel(self) -> Panel | None:
+        """The two bundled judges, where the base is of their world."""
+        from .panel import Panel
+
+        return Panel.load() if self.config.world else None
+
+    @cached_property
+    def asked(self) -> Callable[[str], Asked]:
+        """What a prompt asks for, of what both judges can be trusted with; nothing without them."""
+        if self.panel is None:
+            return lambda prompt: Asked()
+        subjects, backgrounds, styles = (self.panel.trusted(aspect) for aspect in ASPECTS)
+        return Names(subjects, backgrounds, styles, self.panel.excluded()["subject"]).asked
+
+
+def holds_pictures(path: str) -> bool:
+    """Whether a path is a folder of pictures, and not a base: those have a model_index.json, or are files."""
+    folder = Path(path)
+    return folder.is_dir() and not (folder / "model_index.json").is_file()
+
+
+def several(names: Sequence[str], most: int = 6) -> str:
+    """Names as a list in a sentence, the first few of them."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def need(value: bool, sentence: str) -> None:
+    """Raises RequestError with the sentence where the value does not hold."""
+    if not value:
+        raise RequestError(sentence)
+
+
+def rows_of(pictures: Sequence[Image.Image], count: int) -> Iterator[Sequence[Image.Image]]:
+    """The pictures in rows of `count`, as `Bench.shots` orders them."""
+    return (pictures[i : i + count] for i in range(0, len(pictures), count))

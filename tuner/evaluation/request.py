@@ -1,0 +1,95 @@
+"""What `tuner evaluate` is asked for: its options, and whether they fit together. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from ..config import ELSEWHERE, Options, argument, common, option
+from ..errors import RequestError
+from ..sampling.shots import GUIDANCE, STEPS
+
+
+class DrawingOptions(Options):
+    """How the pictures are drawn that are judged."""
+
+    panel: ClassVar[str] = "Drawing"
+
+    steps: int = option(STEPS, "Denoising steps.", ge=1, le=1000)
+    guidance: float = option(GUIDANCE, "How closely to follow the prompt; 1 is without guidance.", ge=0)
+    sampler: Literal["ddpm", "ddim", "dpm++", "euler", "euler-a", "lcm"] = option("dpm++", "The sampler.")
+    resolution: int = option(0, "Side of the pictures in pixels; 0 is the base's own.", ge=0)
+    batch_size: int = option(4, "Pictures at once; this changes memory and speed, not the pictures.", ge=1)
+
+
+class PromptOptions(Options):
+    """What is drawn."""
+
+    panel: ClassVar[str] = "Prompts"
+
+    prompts: str = common(
+        "", "Prompts: a text file (one a line), a .csv, .tsv or .jsonl with categories, or a Hub id.", "FILE"
+    )
+    prompt: list[str] = option([], "A prompt; {} stands for the subject; may be repeated.", "TEXT")
+    other: list[str] = option([], "A prompt of something else, which is to stay as it is; may be repeated.", "TEXT")
+    subject: str = common("", "What the adapter was taught, as prompts call it; by default what its captions share.")
+    images: str = option("", "Folder of reference pictures; by default what the run was trained on.", "DIR")
+
+
+class JudgeOptions(Options):
+    """Who judges."""
+
+    panel: ClassVar[str] = "Judges"
+
+    features: str = common("judge", "Whose features: `judge` (bundled), or a Hub id or folder (DINO, CLIP).", "NAME")
+    clip: str = option("", "A CLIP model by Hub id or folder: its score of pictures and texts.", "NAME")
+    world: bool = option(False, "Let the bundled judges say what they see: they know the bundled base's world alone.")
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # pydantic has a method `json` of old
+
+    class Config(JudgeOptions, PromptOptions, DrawingOptions, Options):
+        """Options of `tuner evaluate`."""
+
+        panel: ClassVar[str] = "Options"
+        elsewhere: ClassVar[Mapping[str, str]] = {
+            **ELSEWHERE, "lora": "adapter", "reference": "against", "ref": "against", "real": "against",
+            "num_images": "count", "n_samples": "count", "prompt_file": "prompts", "prompts_file": "prompts",
+            "guidance_scale": "guidance", "num_inference_steps": "steps", "model": "base",
+        }  # fmt: skip
+
+        run: list[str] = argument("A run's folder, or its name.", "RUN")
+        base: str = common("", "The base; by default the run's, else emoji (bundled).", "BASE")
+        adapter: list[str] = common([], "Adapter to judge, at a weight (1); may be repeated.", "FILE[:WEIGHT]")
+        pictures: str = common("", "Folder of finished pictures to judge.", "DIR")
+        against: str = common("", "What to hold it against: a base, or a folder of pictures.", "BASE_OR_DIR")
+        paired: bool = option(False, "Insist on pairs: pictures of the same names and sizes in both folders.")
+        suite: str = common("", "What to look for; by default what suits the run.", "NAME")
+        compare: list[str] = common([], "An earlier report to set beside this one; may be repeated.", "REPORT")
+        count: int = common(4, "Pictures of each prompt.", ge=1)
+        seed: int = common(0, "Seed of the first picture of each prompt.", ge=0, lt=2**62)
+        out: str = common("", "Folder of the report; by default in the run's, else report, report-2, ...", "DIR")
+        json: bool = common(False, "Print the report as JSON.")  # type: ignore[assignment]
+        quiet: bool = common(False, "No progress bar; a plain line now and then.")
+
+
+def check(config: Config) -> None:
+    """Raises RequestError where options do not fit together."""
+    subjects = [bool(config.run), bool(config.adapter), bool(config.pictures)]
+    wrong = {
+        f"tuner evaluate judges one run at a time, not {len(config.run)}; --compare sets their reports side by side": (
+            len(config.run) > 1
+        ),
+        "A run, --adapter and --pictures are three things to judge; name one of them": sum(subjects) > 1,
+        "tuner evaluate needs something to judge: a run's folder, --adapter FILE, --pictures DIR or --base BASE": (
+            not any(subjects) and not config.base and len(config.compare) < 2
+        ),
+        "--pictures needs pictures to be held against; name their folder by --against, or prompts by --prompts": (
+            config.pictures and not (config.against or config.prompts or config.suite)
+        ),
+    }  # fmt: skip
+    for sentence, holds in wrong.items():
+        if holds:
+            raise RequestError(f"{sentence}.")
