@@ -8,7 +8,7 @@ now and then, for guidance. The decoder alone can be trained further at any time
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -80,6 +80,13 @@ class Pretrain(Recipe):
         if config.latent_channels > model.vae.config.latent_channels:
             widen(model, config.latent_channels, config.seed)
         return model
+
+    def groups(self) -> list[dict[str, Any]]:
+        """All that trains; tables of embeddings apart, which are no matrices to Muon."""
+        tables = {id(m.weight) for m in self.modules() if isinstance(m, torch.nn.Embedding) and m.weight.requires_grad}
+        trained = [p for p in self.parameters() if p.requires_grad]
+        rest, rows = ([p for p in trained if (id(p) in tables) is apart] for apart in (False, True))
+        return [{"params": rest}, *([{"params": rows, "matrices": False}] if rows else [])]
 
     def data(self, run: Run) -> Source:
         source = pictures(self.config, self.model)

@@ -15,7 +15,7 @@ from tuner.training import checkpoints, optimizers
 from tuner.training.fit import fit
 from tuner.training.precision import accelerator
 
-NAMES = ["adamw", "adamw8bit", "paged-adamw8bit", "lion8bit", "adafactor", "prodigy"]
+NAMES = ["adamw", "adamw8bit", "paged-adamw8bit", "lion8bit", "adafactor", "prodigy", "muon"]
 Lora = recipe_class(load_recipe(place("recipes") / "lora.py"))
 
 

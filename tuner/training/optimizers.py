@@ -29,7 +29,7 @@ class OptimOptions(Options):
     lr_scheduler: Literal["constant", "linear", "cosine"] = Field("constant", description="Its course after warm-up.")
     lr_cycles: int = Field(1, ge=1, description="How often the cosine starts again at the peak, and ends at 0.")
     warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises from 0.")
-    optimizer: Literal["adamw", "adamw8bit", "paged-adamw8bit", "lion8bit", "adafactor", "prodigy"] = Field(
+    optimizer: Literal["adamw", "adamw8bit", "paged-adamw8bit", "lion8bit", "adafactor", "prodigy", "muon"] = Field(
         "adamw", description="The optimizer."
     )
     weight_decay: float = Field(1e-2, ge=0, description="Decoupled weight decay.")
@@ -43,7 +43,7 @@ def optimizer(config: OptimOptions, groups: list[dict[str, Any]]) -> torch.optim
     8-bit states are kept for every tensor: LoRA's are all smaller than the 4,096 elements under which bitsandbytes
     silently keeps 32 bits. Adafactor (Shazeer & Stern 2018, arXiv:1804.04235) takes the learning rate as it is given,
     without its own schedule and without scaling by the parameters, which would hold back LoRA's zeros. Prodigy
-    (Mishchenko & Defazio 2023, arXiv:2306.06101).
+    (Mishchenko & Defazio 2023, arXiv:2306.06101). Muon is ours, for training whole networks (see `muon.Muon`).
 
     Raises:
         RequestError: its package is not installed, or it cannot take these groups.
@@ -57,6 +57,10 @@ def optimizer(config: OptimOptions, groups: list[dict[str, Any]]) -> torch.optim
         return Adafactor(groups, lr=rate, weight_decay=decay, scale_parameter=False, relative_step=False)
     if config.optimizer == "prodigy":
         return _prodigy(groups, lr=rate, betas=BETAS, weight_decay=decay)
+    if config.optimizer == "muon":
+        from .muon import Muon
+
+        return Muon(groups, lr=rate, betas=BETAS, weight_decay=decay)
     return torch.optim.AdamW(groups, lr=rate, betas=BETAS, weight_decay=decay, fused=True)
 
 
@@ -89,7 +93,8 @@ def state_bytes(name: str, parameters: Iterable[Tensor]) -> int:
     for p in parameters:
         one = p.numel() + 4 * math.ceil(p.numel() / block)
         factors = p.numel() // p.shape[-1] + p.numel() // p.shape[-2] if p.ndim > 1 else p.numel()
-        sizes = {"adamw": 8 * p.numel(), "lion8bit": one, "adafactor": 4 * factors, "prodigy": 16 * p.numel()}
+        sizes = {"adamw": 8 * p.numel(), "lion8bit": one, "adafactor": 4 * factors, "prodigy": 16 * p.numel(),
+                 "muon": (4 if p.ndim > 1 else 8) * p.numel()}  # fmt: skip
         total += sizes.get(name, 2 * one)
     return total
 
