@@ -164,3 +164,11 @@ def test_encoded_equals_encoding_anew(images, model):
     with torch.no_grad():
         assert torch.allclose(model.encode_images(raw.pixels), batch.moments, atol=1e-5)
         assert torch.allclose(model.encode_prompts(raw.captions).hidden, batch.conditioning.hidden, atol=1e-5)
+
+
+def test_training_warns_of_captions_that_are_cut_and_of_no_others(tuner, tiny_base, images, tmp_path):
+    call = ("lora", "--base", tiny_base, "--images", images, "--dry-run")
+    assert "longer than" not in tuner(*call).stdout
+    first = sorted(Path(images).glob("*.txt"))[0]
+    first.write_text("a teddy bear " * 20)
+    assert "1 caption is longer than the 16 tokens" in " ".join(tuner(*call).stdout.split())

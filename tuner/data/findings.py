@@ -75,7 +75,7 @@ def graded(points: Iterable[Finding]) -> list[Finding]:
 
 
 def overlong(found: Audit, reader: Reader) -> list[Finding]:
-    """Captions that the base does not read to their end, with what it does not read."""
+    """Captions that the base does not read to their end, with what it does not read; nothing where there are none."""
     cut = reader.cut(found.captions())
     names = [
         f'{picture.name} ("... {cut[text]}")'
@@ -84,7 +84,8 @@ def overlong(found: Audit, reader: Reader) -> list[Finding]:
     ]
     about = many(names, "caption", f"is longer than the {reader.length} tokens that the base reads; the end is cut",
                  f"are longer than the {reader.length} tokens that the base reads; the ends are cut")  # fmt: skip
-    return [Finding("overlong caption", "warning", about, tuple(names), "say the important things first, or less")]
+    point = Finding("overlong caption", "warning", about, tuple(names), "say the important things first, or less")
+    return [point] if names else []
 
 
 def many(things: Sequence[object], noun: str, one: str, several: str = "") -> str:
