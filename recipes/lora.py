@@ -6,21 +6,27 @@ alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732); DoRA trains the lengt
 arXiv:2402.09353); LoHa multiplies two updates elementwise (Hyeon-Woo et al. 2021, arXiv:2108.06098); LoKr takes a
 Kronecker product (Yeh et al. 2023, arXiv:2309.14859). The loss is the base's own (latent diffusion, Rombach et al.
 2022, arXiv:2112.10752, eq. 2), with prior preservation where class prompts are given (Ruiz et al. 2023,
-arXiv:2208.12242).
+arXiv:2208.12242). It may start from a learned token, and go on training it (pivotal tuning: Roich et al. 2021,
+arXiv:2106.05744, for diffusion models in github.com/cloneofsimo/lora).
 """
 
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from tuner.adapters.artifact import Export
+from tuner.adapters.embeddings import Embedding, is_embedding
 from tuner.adapters.lora import Lora as LoraFile
-from tuner.config import common
+from tuner.adapters.together import Together
+from tuner.config import common, option
 from tuner.data.batch import Batch
 from tuner.data.source import Source, imagined, pictures, with_latents, with_prompts
 from tuner.errors import RequestError
 from tuner.models.latent_diffusion import LatentDiffusion
+from tuner.models.words import Word, teach
 from tuner.randomness import seed_of
 from tuner.recipe import Recipe, TrainConfig
 from tuner.run import Run
@@ -47,6 +53,8 @@ class LoraOptions(TrainConfig):
     )
     train_text_encoder: bool = Field(False, description="Update the text encoders as well.")
     text_learning_rate: float = Field(0.0, ge=0, description="The text encoders' learning rate; 0 is the U-Net's.")
+    embedding: str = option("", "A token of `tuner textual-inversion` to start from, for captions to name.", "FILE")
+    train_embedding: bool = Field(False, description="Go on training the token's vectors, too (pivotal tuning).")
     class_prompt: list[str] = Field([], description="What the base is not to forget (prior preservation); repeatable.")
     class_images: int = Field(1, ge=1, description="Pictures of each class prompt, drawn by the base before training.")
 
@@ -57,10 +65,20 @@ class Lora(Recipe):
     Config = LoraOptions
     adapts, suite = True, "subject"
 
+    @classmethod
+    def check(cls, config: LoraOptions) -> None:
+        super().check(config)
+        if config.train_embedding and not config.embedding:
+            raise RequestError("--train-embedding needs a token to go on with; name its file by --embedding.")
+        if config.embedding and not is_embedding(Path(config.embedding)):
+            raise RequestError(f"--embedding {config.embedding} is no token's file; name what textual-inversion left.")
+
     def __init__(self, config: LoraOptions, model: LatentDiffusion) -> None:
         from peft import inject_adapter_in_model  # takes seconds to import: `--help` need not wait for it
 
         super().__init__(config, model)
+        self.word = Embedding.load(Path(config.embedding)).word if config.embedding else None
+        self.rows = torch.nn.ParameterList(teach(model, self.word) if self.word else [])
         encoders = model.family.encoders if config.train_text_encoder else ()
         self.trained = torch.nn.ModuleDict({name: getattr(model, name) for name in ("unet", *encoders)})
         with torch.random.fork_rng(devices=[]):  # peft draws from the global generator
@@ -70,12 +88,19 @@ class Lora(Recipe):
                 if layers:
                     settings = _settings(config, target_modules=rf"(.*\.)?({layers})", exclude_modules=model.idle(name))
                     inject_adapter_in_model(settings, network)
+        self.rows.requires_grad_(config.train_embedding)  # after peft, which freezes all that it finds
 
     def groups(self) -> list[dict[str, Any]]:
-        """The U-Net's parameters, and the text encoders' at their own learning rate."""
-        unet, *encoders = ([p for p in part.parameters() if p.requires_grad] for part in self.trained.values())
+        """The U-Net's parameters; the text encoders' and the token's at their own learning rate."""
+        rows = [p for p in self.rows if p.requires_grad]
+        own = {id(p) for p in rows}
+        parts = (
+            [p for p in part.parameters() if p.requires_grad and id(p) not in own] for part in self.trained.values()
+        )
+        unet, *encoders = parts
         text = {"lr": self.config.text_learning_rate} if self.config.text_learning_rate else {}
-        return [{"params": unet}, *({"params": part, **text} for part in encoders if part)]
+        word = [{"params": rows, "weight_decay": 0.0, **text}] if rows else []
+        return [{"params": unet}, *({"params": part, **text} for part in encoders if part), *word]
 
     def data(self, run: Run) -> Source:
         """The folder's examples and, as often, pictures of the class prompts that the base itself draws."""
@@ -86,17 +111,22 @@ class Lora(Recipe):
         return source.with_prior(self._encoded(prior))
 
     def _encoded(self, source: Source) -> Source:
-        """Latents always; prompts too, unless their encoders train."""
+        """Latents always; prompts too, unless their encoders or a token's vectors train."""
         source = with_latents(source, self.model)
-        return source if self.config.train_text_encoder else with_prompts(source, self.model)
+        trains = self.config.train_text_encoder or any(p.requires_grad for p in self.rows)
+        return source if trains else with_prompts(source, self.model)
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
         error = x.error(self.model.predict(x.noisy, x.t, self.model.told(batch)))
         return error * self.model.snr_weight(x.t, self.config.snr_gamma)
 
-    def artifact(self) -> LoraFile:
-        return LoraFile.from_model(self.model, metadata=self.metadata())
+    def artifact(self) -> Export:
+        lora = LoraFile.from_model(self.model, metadata=self.metadata())
+        if self.word is None:
+            return lora
+        word = Word(self.word.token, tuple(self.rows))
+        return Together({"": lora, "-token": Embedding.of(self.model, word, self.metadata())})
 
 
 def _settings(config: LoraOptions, **layers: str | None) -> Any:

@@ -38,7 +38,7 @@ def write(run: Run, recipe: Recipe, config: Any, usage: str, proofs: list[str]) 
     """Write the model card. It is written last: a run that has one is finished."""
     about = sys.modules[type(recipe).__module__].__doc__ or ""
     text = CARD.format(
-        front=_front(config.base, run.values["command"], config.trigger),
+        front=_front(config.base, run.values["command"], recipe.subject(config)),
         base=config.base,
         command=run.values["command"],
         name=run.name,

@@ -70,6 +70,11 @@ class Recipe(nn.Module):
             model.checkpoint_gradients()
         return model
 
+    @classmethod
+    def subject(cls, config: Any) -> str:
+        """What prompts call what is learned, where the options say it; else it is told from the captions."""
+        return str(config.trigger)
+
     def data(self, run: Run) -> Source:
         """The examples: by default the folder of pictures, encoded once."""
         from .data.source import encoded
@@ -79,6 +84,13 @@ class Recipe(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The loss of each example, (B,)."""
         raise NotImplementedError(f"{type(self).__name__}.forward")
+
+    def predict(self, noisy: Tensor, t: Tensor, batch: Batch) -> Tensor:
+        """What is predicted of noisy latents of a batch, (B, C, h, w): by default, by the model alone.
+
+        A recipe that trains a network beside the model joins the two here; before its first step, nothing may differ.
+        """
+        return self.model.predict(noisy, t, self.model.told(batch))
 
     def groups(self) -> list[dict[str, Any]]:
         """The optimizer's parameter groups: by default one, of all that requires gradients."""

@@ -71,14 +71,14 @@ def test_a_file_for_another_base(
 
 
 def test_what_cannot_be_read(tuner: Callable, tmp_path: Path, tiny_base: str) -> None:
-    token = tmp_path / "token.safetensors"
-    Artifact({"<sks>": torch.ones(1, 16)}).save(token)
+    other = tmp_path / "other.safetensors"
+    Artifact({"weight": torch.ones(1, 16, 3, 3)}).save(other)
     nan = tmp_path / "nan.safetensors"
     Artifact({"lora_unet_conv_in.lora_up.weight": torch.tensor([[float("nan")]])}).save(nan)
     for words, wanted in [
         ((tmp_path / "no.safetensors",), "no such file"), ((), "takes one file"), ((__file__,), "not a whole"),
-        ((token,), "holds no LoRA"), ((nan,), "not finite"),
-        ((token, "--base", tmp_path / "nothing"), "no such file or"),
+        ((other,), "holds no LoRA"), ((nan,), "not finite"),
+        ((other, "--base", tmp_path / "nothing"), "no such file or"),
     ]:  # fmt: skip
         base = () if "--base" in words else ("--base", tiny_base)
         result = tuner("verify", *words, *base, "--json")

@@ -7,8 +7,7 @@ from PIL import Image
 
 from tuner.errors import RequestError
 from tuner.evaluation.gallery import Gallery
-from tuner.evaluation.prompts import Prompt, read
-from tuner.evaluation.suites.subject import common_words
+from tuner.evaluation.prompts import Prompt, common_words, read
 
 
 def folder(tmp_path, count=3, size=(8, 8)):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import RequestError
+from ..models.words import forgetting
+from . import embeddings
 from .artifact import Artifact
 from .changes import Change, LowRank
 from .collect import weight_in
@@ -53,11 +55,11 @@ def _number(text: str) -> float | None:
 
 
 def apply_adapter(pipe: DiffusionPipeline, path: Path, weight: float, name: str) -> None:
-    """Load an adapter of either naming into a pipeline, beside those that are there, and give it its weight.
+    """Load an adapter of any kind into a pipeline, beside those that are there, and give it its weight.
 
-    Whatever kind it is, diffusers is given it as a LoRA or a DoRA that does exactly the same. A weight multiplies what
-    the layers' weights change by, as in ComfyUI; peft's DoRA would not, so at other weights than 1 its whole difference
-    is loaded.
+    A learned word is taught to the pipeline (see `embeddings`). Changes of modules, whatever their kind, diffusers is
+    given as a LoRA or a DoRA that does exactly the same. A weight multiplies what the layers' weights change by, as in
+    ComfyUI; peft's DoRA would not, so at other weights than 1 its whole difference is loaded.
 
     Args:
         pipe: a diffusers pipeline of the family that the file was made for.
@@ -69,6 +71,9 @@ def apply_adapter(pipe: DiffusionPipeline, path: Path, weight: float, name: str)
         RequestError: the file is not an adapter, or not all of it lands in this pipeline, which is as it was before.
         ValueError: the pipeline has an adapter of that name.
     """
+    if embeddings.is_embedding(path):
+        embeddings.apply(pipe, path, weight)
+        return
     artifact = Artifact.load(path)
     reading = read(artifact, pipe, path)
     if reading.problems:
@@ -100,13 +105,14 @@ def apply_adapter(pipe: DiffusionPipeline, path: Path, weight: float, name: str)
 @contextmanager
 def adapted(pipe: DiffusionPipeline, adapters: Sequence[tuple[Path, float]]) -> Iterator[DiffusionPipeline]:
     """A pipeline with adapters, each at its weight, which is the base's own again in the end, bit for bit."""
-    try:
-        for number, (path, weight) in enumerate(adapters):
-            apply_adapter(pipe, path, weight, f"adapter_{number}")
-        yield pipe
-    finally:
-        if adapters:
-            pipe.unload_lora_weights()
+    with forgetting(pipe):
+        try:
+            for number, (path, weight) in enumerate(adapters):
+                apply_adapter(pipe, path, weight, f"adapter_{number}")
+            yield pipe
+        finally:
+            if adapters:
+                pipe.unload_lora_weights()
 
 
 def _without_magnitudes(lora: Lora, pipe: DiffusionPipeline) -> Lora:
@@ -133,7 +139,7 @@ def weights(pipe: DiffusionPipeline) -> dict[str, float]:
 
 def attach(pipe: DiffusionPipeline, source: Path | Mapping[str, torch.Tensor], name: str) -> None:
     """diffusers' own loading, without its notes on networks that a file does not change. Raises what it raises."""
-    with _quiet():
+    with quiet():
         pipe.load_lora_weights(str(source) if isinstance(source, Path) else dict(source), adapter_name=name)
 
 
@@ -147,7 +153,7 @@ def detach(pipe: DiffusionPipeline, name: str, others: Mapping[str, float]) -> N
         return
     for network in (getattr(pipe, part.attribute) for part in parts(pipe)):
         if any(isinstance(module, BaseTunerLayer) for module in network.modules()):
-            with _quiet():
+            with quiet():
                 delete_adapter_layers(network, name)
     pipe.set_adapters(list(others), list(others.values()))
 
@@ -173,7 +179,7 @@ def _same(layer: Any, wanted: Change, name: str) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what diffusers, transformers and peft log, warn of and draw while an adapter loads."""
     import warnings
 

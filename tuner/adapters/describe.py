@@ -48,6 +48,7 @@ class Description:
         tensors, size: their number; the file's bytes.
         precisions: values by precision, the most frequent first.
         trigger: the words that call it.
+        vectors: of a learned word.
         metadata: the header's strings.
         warnings: a sentence each.
     """
@@ -64,6 +65,7 @@ class Description:
     size: int = 0
     precisions: Mapping[str, int] = field(default_factory=dict)
     trigger: str = ""
+    vectors: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -88,8 +90,19 @@ def describe(path: Path) -> Description:
     }  # fmt: skip
     if not modules:
         kind, family = other(held.entries)
-        return Description(kind, family=family or told(held.metadata), **common)
+        words = _word(path, held, common) if kind == "textual inversion" else {}
+        return Description(kind, **{"family": family or told(held.metadata), **common, **words})
     return _adapter(path, held, modules, common)
+
+
+def _word(path: Path, held: Container, common: Mapping[str, Any]) -> dict[str, Any]:
+    """What calls a learned word, and its vectors. Files that do not say it are called as the file is."""
+    name, first = next(iter(held.entries.items()))
+    nameless = len(held.entries) > 1 or name in ("clip_l", "clip_g", "emb_params", "string_to_param.*", "*")
+    trigger = held.metadata.get("tuner.token") or common["trigger"] or (path.stem if nameless else name)
+    said = told(held.metadata)  # goes before the width, which SDXL's first encoder shares with SD 1.x's
+    vectors = first.shape[0] if len(first.shape) > 1 else 1
+    return {"trigger": trigger, "vectors": vectors, **({"family": said} if said else {})}
 
 
 def by_module(names: Iterable[str]) -> dict[str, set[str]]:

@@ -7,7 +7,6 @@ for each network: its file has every change in that form, exactly, and DoRA's ma
 from __future__ import annotations
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ..errors import RequestError
-from ..models.family import FAMILIES
 from . import header
 from .artifact import Artifact
 from .changes import Change, LowRank
@@ -197,13 +195,13 @@ class Lora:
 
     def flags(self, paths: list[Path], base: str) -> str:
         """What `tuner generate` is told to draw with the files."""
-        from ..run import RunOptions
+        from .usage import flags
 
-        elsewhere = "" if base == RunOptions.model_fields["base"].default else f" --base {shlex.quote(base)}"
-        return f"--adapter {shlex.quote(str(paths[0]))}{elsewhere}"
+        return flags(paths[0], base)
 
     @property
     def pipeline(self) -> str:
         """diffusers' pipeline for the family that it was made for."""
-        said = self.metadata["architecture"]
-        return next(f.pipeline for f in FAMILIES.values() if said in f.architectures.values())
+        from .usage import pipeline_of
+
+        return pipeline_of(self.metadata)

@@ -30,7 +30,7 @@ def prove(paths: list[Path], base: LatentDiffusion, prompt: str) -> list[str]:
         RunError: a file would load in part or with no effect, the two differ, or unloading leaves traces.
     """
     pipe = base.pipeline("ddim")
-    before = _picture(pipe, base, prompt)
+    before = picture(pipe, base, prompt)
     sentences: list[str] = []
     shown: list[Tensor] = []
     kinds: frozenset[str] = frozenset()
@@ -41,11 +41,11 @@ def prove(paths: list[Path], base: LatentDiffusion, prompt: str) -> list[str]:
             attach(pipe, path, ADAPTER)
         else:
             apply_adapter(pipe, path, 1.0, ADAPTER)
-        shown.append(_picture(pipe, base, prompt))
+        shown.append(picture(pipe, base, prompt))
         pipe.unload_lora_weights()
         if torch.equal(shown[-1], before):
             raise RunError(f"{path}: the adapter changes nothing; train longer, or with a higher --learning-rate.")
-        if not torch.equal(_picture(pipe, base, prompt), before):
+        if not torch.equal(picture(pipe, base, prompt), before):
             raise RunError(f"{path}: unloading it from diffusers does not restore the base; report this as a fault.")
     apart = (shown[0] - shown[1]).abs().max().item()
     if not apart <= _tolerance(paths[0], kinds) * max(1.0, before.abs().max().item()):
@@ -93,7 +93,7 @@ def _sentences(found: Verification) -> list[str]:
 
 
 @torch.no_grad()
-def _picture(pipe: DiffusionPipeline, base: LatentDiffusion, prompt: str) -> Tensor:
+def picture(pipe: DiffusionPipeline, base: LatentDiffusion, prompt: str) -> Tensor:
     """Latents of a small picture: two steps of DDIM from one seed, (1, C, h, w)."""
     side = min(base.resolution, 4 * base.unit)
     return pipe(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..models.family import FAMILIES
+
 if TYPE_CHECKING:
+    from .embeddings import Embedding
     from .lora import Lora
 
 _A1111 = {"dora": "A1111 computes DoRA otherwise, so that its pictures differ; ComfyUI and Forge are right."}
@@ -20,20 +25,64 @@ def usage(lora: Lora, paths: list[Path], prompt: str) -> str:
         paths: kohya's file and diffusers'.
         prompt: what to draw with it.
     """
+    kohya, diffusers = paths
+    a1111 = f"A1111: put `{kohya.name}` into `models/Lora` and write `<lora:{kohya.stem}:1>` in the prompt."
+    load = f"pipe.load_lora_weights({json.dumps(diffusers.relative_to(kohya.parent).as_posix())})"
+    return (
+        f"{_script(lora.metadata, [load], prompt)}\n"
+        f"ComfyUI: put `{kohya.name}` into `models/loras` and choose it in a Load LoRA node.\n\n"
+        f"{_A1111.get(lora.variant, a1111)}\n"
+    )
+
+
+def of_word(embedding: Embedding, paths: list[Path], prompt: str) -> str:
+    """Lines for diffusers, ComfyUI and A1111.
+
+    Args:
+        embedding: what was written.
+        paths: the file, and diffusers' pair where there is one.
+        prompt: what to draw with it.
+    """
+    file, token = paths[0], embedding.word.token
+    load = [f"pipe.load_textual_inversion({json.dumps(file.name)})"]
+    for path, end in zip(paths[1:], ("", "_2"), strict=False):
+        named = json.dumps(path.relative_to(file.parent).as_posix())
+        parts = f"text_encoder=pipe.text_encoder{end}, tokenizer=pipe.tokenizer{end}"
+        load = [*(load if end else []), f"pipe.load_textual_inversion({named}, {parts})"]
+    return (
+        f"{_script(embedding.metadata, load, prompt)}\n"
+        f"Prompts call it `{token}`.\n\n"
+        f"ComfyUI: put `{file.name}` into `models/embeddings` and write `embedding:{file.stem}` in the prompt.\n\n"
+        f"A1111: put `{file.name}` into `embeddings` and write `{file.stem}` in the prompt.\n"
+    )
+
+
+def _script(metadata: Mapping[str, str], load: list[str], prompt: str) -> str:
+    """Python that draws with diffusers; `load` are the lines that load what was written."""
     from ..models.latent_diffusion import BUNDLED
 
-    base = lora.metadata["base"]
+    base, kind = metadata["base"], pipeline_of(metadata)
     bundled = base in BUNDLED
     source = f"BUNDLED[{json.dumps(base)}]" if bundled else json.dumps(base)
     also = "from tuner.models.latent_diffusion import BUNDLED\n" if bundled else ""
     how = "from_single_file" if base.endswith(".safetensors") else "from_pretrained"
-    kohya, diffusers = paths
-    a1111 = f"A1111: put `{kohya.name}` into `models/Lora` and write `<lora:{kohya.stem}:1>` in the prompt."
+    lines = "".join(f"{line}\n" for line in load)
     return (
-        f"```python\nfrom diffusers import {lora.pipeline}\n{also}\n"
-        f"pipe = {lora.pipeline}.{how}({source})\n"
-        f"pipe.load_lora_weights({json.dumps(diffusers.relative_to(kohya.parent).as_posix())})\n"
-        f'pipe({json.dumps(prompt)}).images[0].save("picture.png")\n```\n\n'
-        f"ComfyUI: put `{kohya.name}` into `models/loras` and choose it in a Load LoRA node.\n\n"
-        f"{_A1111.get(lora.variant, a1111)}\n"
+        f"```python\nfrom diffusers import {kind}\n{also}\n"
+        f"pipe = {kind}.{how}({source})\n{lines}"
+        f'pipe({json.dumps(prompt)}).images[0].save("picture.png")\n```\n'
     )
+
+
+def pipeline_of(metadata: Mapping[str, str]) -> str:
+    """diffusers' pipeline for the family that a file was made for."""
+    said = metadata["architecture"]
+    return next(f.pipeline for f in FAMILIES.values() if said in f.architectures.values())
+
+
+def flags(path: Path, base: str) -> str:
+    """What `tuner generate` is told to draw with an adapter's file."""
+    from ..run import RunOptions
+
+    elsewhere = "" if base == RunOptions.model_fields["base"].default else f" --base {shlex.quote(base)}"
+    return f"--adapter {shlex.quote(str(path))}{elsewhere}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .apply import attach, landed, weights
 from .artifact import Artifact
+from .embeddings import is_embedding
 from .reading import Reading, read
 from .rules import a1111, a1111_dotted, comfyui, comfyui_dotted
 
@@ -27,7 +28,7 @@ class Landing:
     """What of a file a program takes.
 
     Attributes:
-        landed, total: modules that get exactly what the file says, of those that the file names.
+        landed, total: modules, or vectors of a word, that get exactly what the file says, of those that it names.
         problems: a clause each.
     """
 
@@ -46,8 +47,8 @@ class Verification:
 
     Attributes:
         path: the file.
-        naming: `kohya` or `diffusers`.
-        kinds: the kinds of its changes: `lora`, `dora`, `loha`, `lokr`, `full`.
+        naming: `kohya` or `diffusers`; empty for a word's file.
+        kinds: the kinds of its changes: `lora`, `dora`, `loha`, `lokr`, `full`; or `word`.
         landings: by program.
         meant: the programs that files of this naming and kind are for.
     """
@@ -85,6 +86,10 @@ def verify(path: Path, base: LatentDiffusion) -> Verification:
     Raises:
         RequestError: the file cannot be read, holds values that are not finite, or is not an adapter.
     """
+    if is_embedding(path):
+        from .embedding_proof import verify_word
+
+        return verify_word(path, base)
     artifact = Artifact.load(path)
     reading = read(artifact, base, path)
     common = list(reading.problems)

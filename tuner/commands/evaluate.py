@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import read_toml
+from ..config import build, read_toml
 from ..errors import RequestError
 from ..evaluation.request import Config as Config
 from ..evaluation.request import check
@@ -111,10 +111,17 @@ def _of_run(folder: Path, config: Config) -> tuple[Judged, type[Recipe]]:
     kind, name = _recipe(str(values.get("command", "")), folder), str(values.get("name", folder.name))
     base, file, pipeline = config.base or str(values["base"]), folder / f"{name}.safetensors", folder / "pipeline"
     if file.is_file():
-        return Judged(name, base, [(file, 1.0)], values, folder), kind
+        others = sorted(set(folder.glob("*.safetensors")) - {file})  # what it was trained with, such as a token
+        adapters = [(path, 1.0) for path in (file, *others)]
+        return Judged(name, base, adapters, values, folder, _subject(kind, values)), kind
     if pipeline.is_dir():
         return Judged(name, str(pipeline), (), values, folder), kind
     raise RequestError(f"The run in {folder} has left no result yet; let it finish: tuner ... --resume --out {folder}")
+
+
+def _subject(kind: type[Recipe], values: Mapping[str, Any]) -> str:
+    """What prompts call what a run learned, as far as its options say it."""
+    return kind.subject(build(kind.Config, {key: v for key, v in values.items() if key in kind.Config.model_fields}))
 
 
 def _recipe(command: str, folder: Path) -> type[Recipe]:

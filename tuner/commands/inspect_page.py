@@ -25,7 +25,7 @@ _LONG = 150  # characters of a value in the header
 _TOLD = (
     "modelspec.sai_model_spec", "modelspec.implementation", "modelspec.architecture", "modelspec.trigger_phrase",
     "ss_base_model_version", "ss_v2", "ss_network_dim", "ss_network_alpha", "ss_output_name", "tuner.base", "format",
-    "lora_adapter_metadata", "tuner.dora_norm",
+    "lora_adapter_metadata", "tuner.dora_norm", "tuner.token",
 )  # fmt: skip
 
 
@@ -60,6 +60,7 @@ def _rows(found: Description) -> dict[str, str]:
     rows = {
         "made on": found.base,
         "words": found.trigger,
+        "vectors": str(found.vectors or ""),
         "modules": modules,
         "rank": _counted(found.ranks),
         "alpha": _alpha(found),

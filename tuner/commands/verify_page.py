@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from ..adapters.verify import Landing, Verification
 
 MOST = 5  # problems of a program before the list is cut
-_KINDS = {"lora": "LoRA", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "full": "full differences"}
+_KINDS = {
+    "lora": "LoRA", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "full": "full differences",
+    "word": "a token's vectors",
+}  # fmt: skip
 
 
 def page(found: Verification, base: str, family: str) -> None:
@@ -24,13 +27,14 @@ def page(found: Verification, base: str, family: str) -> None:
     console = Console(highlight=False)
     width = min(console.width, WIDEST)
     kinds = " and ".join(_KINDS[kind] for kind in sorted(found.kinds)) or "an adapter"
-    naming = "kohya's" if found.naming == "kohya" else "diffusers'"
-    headline = f"{kinds} in {naming} naming, on {base} ({family})"
+    naming = {"kohya": " in kohya's naming", "diffusers": " in diffusers' naming"}.get(found.naming, "")
+    unit = "modules" if found.naming else "vectors"
+    headline = f"{kinds}{naming}, on {base} ({family})"
     console.print("", Text(found.path.name, "bold cyan"), Text(headline, "bold"), "", sep="\n", width=width)
     table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
     for program, landing in found.landings.items():
         mark, verdict = _verdict(landing, program in found.meant)
-        table.add_row(mark, Text(program, "bold"), Text(f"{landing.landed} of {landing.total} modules"), verdict)
+        table.add_row(mark, Text(program, "bold"), Text(f"{landing.landed} of {landing.total} {unit}"), verdict)
     console.print(Padding(table, (0, 0, 0, 2)), width=width)
     common = _common([landing.problems for landing in found.landings.values()])
     _problems(console, width, "The file", common)

@@ -45,6 +45,7 @@ class Judged:
         adapters: files on it, each with its weight.
         values: the options of the run that made it, by their names; empty where there was none.
         folder: the run's.
+        subject: what prompts call what it learned; empty where nothing says it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Judged:
     adapters: Sequence[tuple[Path, float]] = ()
     values: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    subject: str = ""
 
 
 class Bench:

@@ -107,8 +107,9 @@ def distances(bench: Bench, references: Seen, after: Seen, before: Seen | None =
     fewest = min(map(len, (theirs, *sets)))
 
     def told(figures: Sequence[Figure], better: Direction, about: str) -> Line:
-        pair = (figures[1], independent(figures[1], figures[0])) if before is not None else (None, None)
-        return Line(figures[0], *pair, better, about)
+        if before is None:
+            return Line(figures[0], better=better, about=about)
+        return Line(figures[0], figures[1], independent(figures[1], figures[0]), better, about)
 
     about = "Distance of the two sets (MMD); equal sets are near 0."
     yield told([kid(ours, theirs, name) for ours in sets], "lower", about)

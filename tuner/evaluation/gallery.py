@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import overload
 
 from PIL import Image
@@ -19,7 +20,7 @@ class Gallery(Sequence[Image.Image]):
 
     Attributes:
         captions: what each shows; "" where it does not say.
-        names: what each is called.
+        names: what each is called: its path in the folder.
 
     Raises:
         RequestError: there is no such folder, it is empty, or a picture cannot be read (when it is asked for).
@@ -32,7 +33,7 @@ class Gallery(Sequence[Image.Image]):
         if bad:
             raise RequestError(f"{self._flag}: {bad[0]}; a set is judged whole, so mend it or take it out.")
         self.captions = [caption(example, options) for example in found.examples]
-        self.names = [example.name for example in found.examples]
+        self.names = [_within(options.images, example.name) for example in found.examples]
 
     @classmethod
     def open(cls, folder: str, flag: str) -> Gallery:
@@ -59,3 +60,8 @@ class Gallery(Sequence[Image.Image]):
             return decode(example.file.contents(example.name), example.name)
         except BadPicture as error:
             raise RequestError(f"{self._flag}: {error}; a set is judged whole, so mend it or take it out.") from None
+
+
+def _within(folder: str, name: str) -> str:
+    path = PurePath(name)
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else name

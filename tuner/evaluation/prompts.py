@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ..sampling.prompt_files import read_prompts
 
 PROMPTS, CATEGORIES = ("prompt", "prompts", "caption", "text"), ("category", "categories", "kind")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+LITTLE = {"a", "an", "the", "of", "on", "in", "at", "with", "and", "by", "to", "is"}
 
 
 @dataclass(frozen=True)
@@ -78,3 +79,30 @@ def _hub(name: str) -> Iterable[Mapping[str, Any]]:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise RequestError(f"--prompts {name} could not be had from the Hub: {reason}.") from error
     return next(iter(tables.values()))
+
+
+def common_words(captions: Sequence[str]) -> str:
+    """The longest run of words that all captions have, without little words at its ends; "" where there is none.
+
+    An article before it is kept: "a teddy bear".
+    """
+    rows = [re.findall(r"[^\s,.;:]+", text) for text in captions]
+    if not rows:
+        return ""
+    spaced = [f" {' '.join(row)} " for row in rows]
+    best: list[str] = []
+    for start in range(len(rows[0])):
+        for end in range(start + 1, len(rows[0]) + 1):
+            run = rows[0][start:end]
+            core = _core(run)
+            if len(core) > len(_core(best)) and all(f" {' '.join(run)} " in text for text in spaced):
+                best = run
+    core = _core(best)
+    first = best.index(core[0]) if core else 0
+    article = best[first - 1 : first] if first and best[first - 1].lower() in ("a", "an", "the") else []
+    return " ".join([*article, *core])
+
+
+def _core(run: Sequence[str]) -> list[str]:
+    kept = [i for i, word in enumerate(run) if word.lower() not in LITTLE]
+    return list(run[kept[0] : kept[-1] + 1]) if kept else []

@@ -8,7 +8,6 @@ differ, and what has become of prompts that have nothing to do with it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,7 +18,7 @@ from ..bench import Bench, need, several
 from ..evidence import POINTS, cosines, judged, line, texts, variety
 from ..features import collect
 from ..gallery import Gallery
-from ..prompts import Prompt, read
+from ..prompts import Prompt, common_words, read
 from ..report import Line, Report, Table
 from ..statistics import mean
 from .prompts import grid
@@ -36,7 +35,6 @@ OTHERS = (
     "a child flying a kite", "an oil painting of a landscape", "a wooden chair", "a cup of coffee", "a bookshelf",
     "a bird on a branch",
 )  # fmt: skip
-LITTLE = {"a", "an", "the", "of", "on", "in", "at", "with", "and", "by", "to", "is"}
 
 
 def evaluate(bench: Bench) -> Report:
@@ -81,36 +79,9 @@ def contexts(bench: Bench, references: Gallery) -> list[Prompt]:
     given = [*(read(c.prompts) if c.prompts else []), *map(Prompt, c.prompt)] or [Prompt(text) for text in CONTEXTS]
     if not any("{}" in prompt.text for prompt in given):
         return given
-    name = c.subject or bench.judged.values.get("trigger") or common_words(references.captions)
+    name = c.subject or bench.judged.subject or common_words(references.captions)
     need(bool(name), "The captions do not say what the subject is called; say so by --subject TEXT.")
     return [Prompt(prompt.text.replace("{}", str(name)), prompt.category) for prompt in given]
-
-
-def common_words(captions: Sequence[str]) -> str:
-    """The longest run of words that all captions have, without little words at its ends; "" where there is none.
-
-    An article before it is kept: "a teddy bear".
-    """
-    rows = [re.findall(r"[^\s,.;:]+", text) for text in captions]
-    if not rows:
-        return ""
-    spaced = [f" {' '.join(row)} " for row in rows]
-    best: list[str] = []
-    for start in range(len(rows[0])):
-        for end in range(start + 1, len(rows[0]) + 1):
-            run = rows[0][start:end]
-            core = _core(run)
-            if len(core) > len(_core(best)) and all(f" {' '.join(run)} " in text for text in spaced):
-                best = run
-    core = _core(best)
-    first = best.index(core[0]) if core else 0
-    article = best[first - 1 : first] if first and best[first - 1].lower() in ("a", "an", "the") else []
-    return " ".join([*article, *core])
-
-
-def _core(run: Sequence[str]) -> list[str]:
-    kept = [i for i, word in enumerate(run) if word.lower() not in LITTLE]
-    return list(run[kept[0] : kept[-1] + 1]) if kept else []
 
 
 def _shots(bench: Bench, prompts: Sequence[Prompt], count: int) -> tuple[list, list[str]]:
@@ -130,7 +101,7 @@ def _fidelity(
     about = f"Mean cosine with the {len(references)} reference pictures."
     found = [line(f"likeness-{name}", words, *likeness, better="higher", about=about)]
     about = f"Share of pictures whose nearest picture is a reference, and none of {len(others)} of other things"
-    right = [recognised(bench, pictures, references, others) for pictures in (drawn[1], drawn[0])]
+    right = recognised(bench, (drawn[1], drawn[0]), references, others)
     both = ", to both judges." if bench.panel else "."
     found.append(line("subject recognised", words, *right, better="higher", about=about + both, margin=POINTS))
     if bench.config.count > 1:
@@ -141,13 +112,15 @@ def _fidelity(
 
 
 def recognised(
-    bench: Bench, pictures: Sequence[Image.Image], own: Sequence[Image.Image], others: Sequence[Image.Image]
-) -> np.ndarray:
-    """Whether each picture's nearest is one of the subject's own, in the features of every judge: (N,) booleans."""
-    right = np.ones(len(pictures), dtype=bool)
+    bench: Bench, sets: Sequence[Sequence[Image.Image]], own: Sequence[Image.Image], others: Sequence[Image.Image]
+) -> list[np.ndarray]:
+    """Whether the nearest of each picture is one of the subject's own, in every judge's features: booleans, by set."""
+    right = [np.ones(len(pictures), dtype=bool) for pictures in sets]
     for eye in bench.eyes:
-        seen, known, strange = (collect(eye, one) for one in (pictures, own, others))
-        right &= cosines(seen, known).max(axis=1) > cosines(seen, strange).max(axis=1)
+        known, strange = collect(eye, own), collect(eye, others)
+        for so_far, pictures in zip(right, sets, strict=True):
+            seen = collect(eye, pictures)
+            so_far &= cosines(seen, known).max(axis=1) > cosines(seen, strange).max(axis=1)
     return right
 
 
