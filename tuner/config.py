@@ -41,6 +41,7 @@ ELSEWHERE: Mapping[str, str] = {
     "save_every_n_steps": "save_every", "checkpointing_steps": "save_every", "checkpoints_total_limit": "keep",
     "sample_every_n_steps": "sample_every", "validation_steps": "sample_every", "sample_prompts": "validation_prompt",
     "validation_prompts": "validation_prompt", "resume_from_checkpoint": "resume", "dataloader_num_workers": "threads",
+    "conditioning_data_dir": "condition", "controlnet_model_name_or_path": "control",
     "placeholder_token": "token", "initializer_token": "init", "num_vectors": "vectors",
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tuner.models.latent_diffusion import LatentDiffusion
 from tuner.sampling.conditions import Prompts
-from tuner.sampling.denoising import Start, denoise
+from tuner.sampling.denoising import Hook, Start, denoise
 from tuner.sampling.drawing import size_of
 from tuner.sampling.noise import starts
 from tuner.sampling.options import SamplingOptions
@@ -37,10 +37,12 @@ def latents_of() -> Callable[..., Tensor]:
     """The latents of shots, (B, C, h, w)."""
 
     @torch.no_grad()
-    def latents(pipe, shots: Sequence[Shot], start: Start | None = None, tile: int = 0, **how) -> Tensor:
+    def latents(
+        pipe, shots: Sequence[Shot], start: Start | None = None, tile: int = 0, control: Hook | None = None, **how
+    ) -> Tensor:
         width, height = (side // pipe.vae_scale_factor for side in size_of(pipe, shots[0]))
         noise, generators = starts(shots, (4, height, width))
         told, options = Prompts(pipe).told(shots), SamplingOptions(**how)
-        return denoise(pipe, noise, told, shots[0].steps, generators, options, start, tile)
+        return denoise(pipe, noise, told, shots[0].steps, generators, options, start, tile, control=control)
 
     return latents

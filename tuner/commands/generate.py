@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
     from PIL import Image
 
+    from ..sampling.control import Control
     from ..sampling.images import Source
     from ..sampling.shots import Shot
 
@@ -39,16 +40,19 @@ def generate(config: Config) -> None:
     asked = rows(config)
     shots = [shot for _, row in asked for shot in row]
     from ..adapters.apply import parse_adapter
+    from ..sampling.control_request import loaded, opened, sized
 
     adapters = [parse_adapter(text) for text in config.adapter]
-    source = _source(config)
+    source, steered = _source(config), opened(config)
     folder, show = _folder(config, len(shots)), showing(config.quiet)
     try:
         with show.working(f"Loading the base {config.base}"):
             pipe = _pipeline(config, adapters)
+            controls = loaded(pipe, config, steered)
+        shots = sized(pipe, shots, source, controls)
         _say_what_is_cut(pipe, shots, show)
         _say_what_is_fitted(pipe, config, shots, source, show)
-        drawn = _drawn(pipe, config, shots, source, folder, show)
+        drawn = _drawn(pipe, config, shots, source, controls, folder, show)
     finally:
         show.close()
     left = _leave_sheets(config, [(words, [drawn.pop(0) for _ in row]) for words, row in asked], folder)
@@ -139,7 +143,13 @@ def _say_what_is_fitted(
 
 
 def _drawn(
-    pipe: StableDiffusionPipeline, config: Config, shots: list[Shot], source: Source | None, folder: Path, show: Show
+    pipe: StableDiffusionPipeline,
+    config: Config,
+    shots: list[Shot],
+    source: Source | None,
+    controls: list[Control],
+    folder: Path,
+    show: Show,
 ) -> list[Image.Image]:
     """Draw, and write each picture with what it was made with."""
     from ..sampling.drawing import draw, passes
@@ -152,7 +162,7 @@ def _drawn(
     def tick() -> None:
         show.count(next(done), total, "denoising step")
 
-    stream: Iterator[Image.Image] = draw(pipe, shots, config, source, config.batch_size, tick)
+    stream: Iterator[Image.Image] = draw(pipe, shots, config, source, config.batch_size, tick, controls)
     if config.only_enlarges and source:
         stream = (source.picture for _ in shots)
     drawn = []

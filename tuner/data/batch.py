@@ -21,6 +21,7 @@ class Batch:
         weight: the examples' shares of the loss, (B,); all 1 where absent.
         sizes: original height and width, crop top and left in the scaled picture, target height and width, in pixels:
             (B, 6), integers. SDXL's micro-conditioning (Podell et al. 2023, arXiv:2307.01952, section 2.2).
+        control: what the pictures are to be steered by, pixel for pixel, (B, 3, H, W) in [0, 1], where there is such.
     """
 
     draw: Draws
@@ -30,6 +31,7 @@ class Batch:
     conditioning: Conditioning | None = None
     weight: Tensor | None = None
     sizes: Tensor | None = None
+    control: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.captions)

@@ -1,8 +1,8 @@
 """What was encoded once and need not be again, by content: a changed picture, caption or model has another key.
 
-CACHE/latents|prompts|drawn/KEY[:2]/KEY.safetensors, each with a checksum of its tensors. An entry is written beside its
-place and then renamed; it is not forced to the disk, so a crash may tear it: then its checksum fails, and it is made
-anew.
+CACHE/latents|prompts|drawn|conditions/KEY[:2]/KEY.safetensors, each with a checksum of its tensors. An entry is
+written beside its place and then renamed; it is not forced to the disk, so a crash may tear it: then its checksum
+fails, and it is made anew.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-Kind = Literal["latents", "prompts", "drawn"]
+Kind = Literal["latents", "prompts", "drawn", "conditions"]
 
 
 class Cache:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from ..config import Options, common, option
 
 PANEL = "Pictures and captions"
+Condition = Literal["canny", "soft-edge", "gray", "blur", "colour-grid"]
+"""What can be computed from a picture, to be drawn after."""
 
 
 class FolderOptions(Options):

@@ -16,6 +16,7 @@ from ..randomness import Draws
 from .audit import audit, check_usable
 from .batch import Batch
 from .cache import Cache
+from .conditions import with_conditions as with_conditions
 from .encoding import with_latents as with_latents
 from .encoding import with_pixels as with_pixels
 from .encoding import with_prompts as with_prompts
@@ -40,6 +41,7 @@ class Source:
         captions: one an example (N).
         moments: the posterior of each picture, N rows of (2C, h, w), or
         pixels: the pictures, N rows of uint8 (3, H, W). Rows are read when they are asked for.
+        controls: what each picture is steered by, N rows of uint8 (1 or 3, H, W), where there is such.
         sizes: original height and width, crop top and left, target height and width of each picture, (N, 6). Examples
             with the same target are a bucket.
         conditioning, rows: the different captions, encoded once, and each example's row among them, (N,).
@@ -57,6 +59,7 @@ class Source:
     captions: list[str]
     moments: Rows | None = None
     pixels: Rows | None = None
+    controls: Rows | None = None
     sizes: Tensor | None = None
     conditioning: Conditioning | None = None
     rows: Tensor | None = None
@@ -93,7 +96,10 @@ class Source:
             known = self.conditioning[self.rows[index]].to(device)
             conditioning = known.where(keep, self.empty.to(device)) if self.dropout else known
         sizes = None if self.sizes is None else self.sizes[index].to(device)
-        return Batch(draw, captions, moments, pixels, conditioning, sizes=sizes)
+        control = None
+        if self.controls is not None:
+            control = self.controls.take(index).to(device).float().expand(-1, 3, -1, -1) / 255
+        return Batch(draw, captions, moments, pixels, conditioning, sizes=sizes, control=control)
 
     def only(self, index: Sequence[int], skipped: Sequence[str]) -> Source:
         """Some of the examples, before their captions are encoded; `skipped` says why the others are not used."""
@@ -104,6 +110,7 @@ class Source:
             self,
             captions=[self.captions[i] for i in index],
             pixels=None if self.pixels is None else self.pixels.only(index),
+            controls=None if self.controls is None else self.controls.only(index),
             sizes=None if self.sizes is None else self.sizes[list(index)],
             visits=None if visits is None else visits[visits >= 0],
             skipped=(*self.skipped, *skipped),
@@ -160,3 +167,10 @@ def pictures(config: Any, model: LatentDiffusion) -> Source:
 def encoded(config: Any, model: LatentDiffusion) -> Source:
     """The folder of pictures with latents and prompts encoded: what recipes with a frozen text encoder train on."""
     return with_prompts(with_latents(pictures(config, model), model), model)
+
+
+def conditioned(config: Any, model: LatentDiffusion) -> Source:
+    """The same with a condition beside each picture (`--condition`), and `--prompt-dropout`: for control networks."""
+    source = replace(pictures(config, model), dropout=config.prompt_dropout)
+    source = with_conditions(source, config.condition, config.images)
+    return with_prompts(with_latents(source, model), model)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from ..data.batch import Batch
+    from .control import ControlNetwork, Residuals
 
 
 class LossOptions(Options):
@@ -266,8 +267,8 @@ class LatentDiffusion:
         targets = {"epsilon": noise, "v_prediction": signal * noise - spread * latents, "sample": latents}
         return targets[self.prediction_type]
 
-    def noised(self, batch: Batch, offset: float = 0.0) -> Noised:
-        """A batch's latents, drawn from their posterior, at timesteps drawn uniformly.
+    def noised(self, batch: Batch, offset: float = 0.0, t: Tensor | None = None) -> Noised:
+        """A batch's latents, drawn from their posterior, at timesteps t (B,), by default drawn uniformly.
 
         Args:
             offset: deviation of the noise that all pixels of a channel share (Guttenberg 2023, "Diffusion with offset
@@ -276,19 +277,43 @@ class LatentDiffusion:
         assert batch.moments is not None, "this recipe wants encoded pictures"
         shape = batch.moments.shape[1] // 2, *batch.moments.shape[2:]
         latents = self.sample_latents(batch.moments, batch.draw.normal("posterior", *shape))
-        noise, t = batch.draw.normal("noise", *shape), batch.draw.integers("timestep", self.timesteps)
+        noise = batch.draw.normal("noise", *shape)
+        t = batch.draw.integers("timestep", self.timesteps) if t is None else t
         if offset:
             noise = noise + offset * batch.draw.normal("noise offset", shape[0], 1, 1)
         return Noised(latents, noise, t, self.add_noise(latents, noise, t), self.target(latents, noise, t))
 
-    def predict(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """The U-Net's prediction, (B, C, h, w). Where sizes are needed and not told, the picture is whole."""
-        added = None
-        if conditioning.pooled is not None:
-            ids = self._whole(noisy) if conditioning.time_ids is None else conditioning.time_ids
-            added = {"text_embeds": conditioning.pooled, "time_ids": ids}
+    def predict(
+        self, noisy: Tensor, t: Tensor, conditioning: Conditioning, residuals: Residuals | None = None
+    ) -> Tensor:
+        """The U-Net's prediction, (B, C, h, w). Where sizes are needed and not told, the picture is whole.
+
+        Args:
+            residuals: what control networks add to the U-Net's own features.
+        """
+        told: dict[str, Any] = {"encoder_hidden_states": conditioning.hidden}
+        told["added_cond_kwargs"] = self._added(noisy, conditioning)
+        if residuals is not None:
+            told |= residuals.to(self.unet.dtype).arguments()
         with _attention(noisy, self.unet.is_gradient_checkpointing):
-            return self.unet(noisy, t, encoder_hidden_states=conditioning.hidden, added_cond_kwargs=added).sample
+            return self.unet(noisy, t, **told).sample
+
+    def residuals(
+        self, network: ControlNetwork, control: Tensor, noisy: Tensor, t: Tensor, conditioning: Conditioning
+    ) -> Residuals:
+        """What a control network adds to the U-Net's features; `control` is its picture, (B, 3, H, W) in [0, 1]."""
+        from .control import residuals
+
+        added = self._added(noisy, conditioning)
+        with _attention(noisy, getattr(network, "is_gradient_checkpointing", False)):
+            return residuals(network, control, noisy, t, conditioning.hidden, added)
+
+    def _added(self, noisy: Tensor, conditioning: Conditioning) -> dict[str, Tensor] | None:
+        """The pooled text and the sizes, for the families that are told them."""
+        if conditioning.pooled is None:
+            return None
+        ids = self._whole(noisy) if conditioning.time_ids is None else conditioning.time_ids
+        return {"text_embeds": conditioning.pooled, "time_ids": ids}
 
     def _whole(self, latents: Tensor) -> Tensor:
         """Original size, crop and target size of uncropped pictures, (B, 6): Podell et al. 2023, section 2.2."""

@@ -9,7 +9,7 @@ one state: Bar-Tal et al. 2023 (MultiDiffusion, arXiv:2302.08113).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 Tick = Callable[[], None]
+# (noisy latents, timestep, what the U-Net is told: text, and sizes; the step, of how many) -> what it is given besides
+Hook = Callable[[Tensor, Tensor, Tensor, Mapping[str, Tensor] | None, int, int], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def denoise(
     tile: int = 0,
     together: int = 1,
     tick: Tick = lambda: None,
+    control: Hook | None = None,
 ) -> Tensor:
     """Noise (B, C, h, w) -> latents of pictures, (B, C, h, w), in fp32, by the pipeline's scheduler.
 
@@ -65,6 +68,7 @@ def denoise(
         tile: side of the tiles, in latents; 0 is without.
         together: pictures or tiles that the U-Net sees at once, at least.
         tick: called after each step.
+        control: what control networks add to the U-Net's features; not in tiles.
     """
     scheduler: Any = pipe.scheduler
     noise = noise.to(pipe.unet.device, torch.float32)
@@ -74,10 +78,11 @@ def denoise(
         latents = noise * scheduler.init_noise_sigma
     else:
         latents = _noised(scheduler, start, noise, times[0])
-    predict = _predictor(pipe, told, how, tile or max(noise.shape[-2:]), together)
+    assert not (control and tile), "tiles do not say where they are"
+    predict = _predictor(pipe, told, how, tile or max(noise.shape[-2:]), together, control)
     for k, t in enumerate(times):
         noisy = scheduler.scale_model_input(latents, t)
-        prediction = _bounded(scheduler, predict(noisy, t), noisy, t, begin + k, how)
+        prediction = _bounded(scheduler, predict(noisy, t, k, len(times)), noisy, t, begin + k, how)
         latents = scheduler.step(prediction, t, latents, **extra, return_dict=False)[0]
         if start and start.painted is not None:
             last = k + 1 == len(times)
@@ -109,16 +114,16 @@ def _extra(scheduler: Any, how: SamplingOptions, generators: Sequence[Generator]
 
 
 def _predictor(
-    pipe: StableDiffusionPipeline, told: Told, how: SamplingOptions, tile: int, together: int
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """(noisy latents (B, C, h, w), a timestep) -> the guided prediction, of the same shape, in fp32."""
+    pipe: StableDiffusionPipeline, told: Told, how: SamplingOptions, tile: int, together: int, control: Hook | None
+) -> Callable[[Tensor, Tensor, int, int], Tensor]:
+    """(noisy latents (B, C, h, w), timestep, step, steps) -> the guided prediction, of the same shape, in fp32."""
     unet, rows = pipe.unet, [told.wanted] if told.unwanted is None else [told.unwanted, told.wanted]
     both = Conditioning.cat(rows)
     held = {p.dtype for p in unet.parameters() if p.is_floating_point()}
     dtype = torch.float32 if torch.float32 in held else held.pop()
     cond = _scale_told(pipe, told, dtype)
 
-    def once(noisy: Tensor, t: Tensor) -> Tensor:
+    def once(noisy: Tensor, t: Tensor, step: int, steps: int) -> Tensor:
         many = len(noisy) // len(both)
         hidden = both.hidden.repeat(many, 1, 1).to(noisy.device, dtype)
         added = None
@@ -126,14 +131,16 @@ def _predictor(
             pooled = both.pooled.repeat(many, 1).to(noisy.device, dtype)
             added = {"text_embeds": pooled, "time_ids": _sizes(pipe, noisy).to(dtype)}
         with _one_precision(pipe):
+            steered = control(noisy.to(dtype), t, hidden, added, step, steps) if control else {}
             return unet(
                 noisy.to(dtype), t, encoder_hidden_states=hidden, added_cond_kwargs=added,
-                timestep_cond=None if cond is None else cond.expand(len(noisy), -1), return_dict=False,
+                timestep_cond=None if cond is None else cond.expand(len(noisy), -1), return_dict=False, **steered,
             )[0].float()  # fmt: skip
 
-    def predict(noisy: Tensor, t: Tensor) -> Tensor:
+    def predict(noisy: Tensor, t: Tensor, step: int, steps: int) -> Tensor:
         doubled = torch.cat([noisy] * len(rows))
-        parts = tiled(doubled, tile, lambda cut: once(cut, t), together * len(rows)).chunk(len(rows))
+        work = lambda cut: once(cut, t, step, steps)  # noqa: E731
+        parts = tiled(doubled, tile, work, together * len(rows)).chunk(len(rows))
         return parts[0] if len(rows) == 1 else guided(parts[0], parts[1], told.guidance, how.guidance_rescale)
 
     return predict

@@ -10,7 +10,7 @@ import torch
 from ..errors import RequestError
 from ..models.samplers import taken
 from .conditions import Prompts
-from .denoising import Start, Tick, denoise
+from .denoising import Hook, Start, Tick, denoise
 from .images import Source, decode, encode, own_side, painted, pasted, suited, unit
 from .noise import starts
 from .options import SamplingOptions
@@ -19,6 +19,8 @@ from .shots import Shot, Size, batches
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
     from PIL import Image
+
+    from .control import Control
 
 
 @torch.no_grad()
@@ -29,6 +31,7 @@ def draw(
     source: Source | None = None,
     batch_size: int = 4,
     tick: Tick = lambda: None,
+    controls: Sequence[Control] = (),
 ) -> Iterator[Image.Image]:
     """A picture for every shot, in their order, one after the other as they are done.
 
@@ -39,6 +42,7 @@ def draw(
         source: a picture to begin from. With a mask the results have its size, and its pixels outside the mask.
         batch_size: pictures at once.
         tick: called after each denoising step: `passes` times in all.
+        controls: control networks, which all pictures are steered by.
 
     Raises:
         RequestError: a size, or a number of steps, does not suit.
@@ -47,11 +51,12 @@ def draw(
     check_sizes(pipe, shots, source)
     prompts = Prompts(pipe)
     for chunk in _chunks(pipe, shots, source, batch_size):
-        width, height = (side // pipe.vae_scale_factor for side in size_of(pipe, chunk[0], source))
+        size = size_of(pipe, chunk[0], source)
+        width, height = (side // pipe.vae_scale_factor for side in size)
         start = _start(pipe, source, (width, height))
         noise, generators = starts(chunk, (pipe.unet.config.in_channels, height, width))
         latents = denoise(pipe, noise, prompts.told(chunk), chunk[0].steps, generators, how or SamplingOptions(),
-                          start, tick=tick)  # fmt: skip
+                          start, tick=tick, control=_steering(pipe, controls, size))  # fmt: skip
         for one in latents.split(1):
             picture = decode(pipe, one)
             yield pasted(picture, source.picture, source.mask) if source and source.mask else picture
@@ -89,6 +94,12 @@ def _chunks(
     pipe: StableDiffusionPipeline, shots: Sequence[Shot], source: Source | None, batch_size: int
 ) -> Iterator[list[Shot]]:
     return batches(shots, batch_size, lambda shot: size_of(pipe, shot, source))
+
+
+def _steering(pipe: StableDiffusionPipeline, controls: Sequence[Control], size: Size) -> Hook | None:
+    from .control import Steering
+
+    return Steering(controls, size, pipe.unet.device) if controls else None
 
 
 def _start(pipe: StableDiffusionPipeline, source: Source | None, size: Size) -> Start | None:

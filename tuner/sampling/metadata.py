@@ -46,6 +46,11 @@ def _of_pictures(config: Config, shot: Shot) -> dict[str, Any]:
             "Denoising strength": f"{config.upscale_strength:g}", "Hires upscale": f"{config.upscale:g}",
             "Hires steps": taken(shot.steps, config.upscale_strength), "Hires upscaler": "Lanczos",
         }  # fmt: skip
+    for number, text in enumerate(config.control):
+        picture = Path(config.control_image[number]).name
+        told[f"Control {number + 1}"] = _quoted(f"{text}, {picture}, {config.condition_of(number) or 'given'}")
+    if config.control and (config.control_start, config.control_end) != (0, 1):
+        told["Control steps"] = f"{config.control_start:g} to {config.control_end:g}"
     if config.image and not config.only_enlarges:
         told["Denoising strength"] = f"{config.leaving:g}"
     if config.mask:

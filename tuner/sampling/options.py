@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from ..config import Options, option
+from ..data.options import Condition
 
 
 class SamplingOptions(Options):
@@ -46,6 +47,22 @@ class SourceOptions(Options):
     strength: float | None = option(
         None, "How far to leave the picture: 0 not at all, 1 altogether; by default 0.6, with a mask 1.", gt=0, le=1
     )
+
+
+class ControlOptions(Options):
+    """Drawing that is steered by pictures."""
+
+    panel: ClassVar[str] = "Steered by pictures"
+
+    control: list[str] = option(
+        [], "A control network (ControlNet, T2I-Adapter), at a weight (1); may be repeated.", "DIR[:WEIGHT]"
+    )
+    control_image: list[str] = option([], "The picture that it is given; one for each --control, in order.", "FILE")
+    control_condition: list[Literal[Condition, "given"]] = option(
+        [], "What is computed from the picture first; one for all, or one each. By default it is given as it is."
+    )
+    control_start: float = option(0.0, "Share of the steps after which the control begins.", ge=0, le=1)
+    control_end: float = option(1.0, "Share of the steps after which it ends.", ge=0, le=1)
 
 
 class UpscaleOptions(Options):

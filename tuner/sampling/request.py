@@ -12,14 +12,31 @@ from typing import ClassVar, Literal
 
 from ..config import ELSEWHERE, Options, argument, common
 from ..errors import RequestError
-from .options import BetweenOptions, PrecisionOptions, SamplingOptions, SizeOptions, SourceOptions, UpscaleOptions
+from .options import (
+    BetweenOptions,
+    ControlOptions,
+    PrecisionOptions,
+    SamplingOptions,
+    SizeOptions,
+    SourceOptions,
+    UpscaleOptions,
+)
 from .prompt_files import Line, read_prompts
 from .shots import GUIDANCE, STEPS, Shot
 
 REDRAWN, REPAINTED = 0.6, 1.0  # strengths, without a mask and with one
 
 
-class Config(SizeOptions, SamplingOptions, SourceOptions, UpscaleOptions, BetweenOptions, PrecisionOptions, Options):
+class Config(
+    SizeOptions,
+    SamplingOptions,
+    SourceOptions,
+    ControlOptions,
+    UpscaleOptions,
+    BetweenOptions,
+    PrecisionOptions,
+    Options,
+):
     """Options of `tuner generate`."""
 
     panel: ClassVar[str] = "Options"
@@ -35,7 +52,10 @@ class Config(SizeOptions, SamplingOptions, SourceOptions, UpscaleOptions, Betwee
         "denoising_strength": "strength", "ddim_eta": "eta", "cfg_rescale": "guidance_rescale",
         "rescale_cfg": "guidance_rescale", "thresholding": "threshold dynamic", "from_file": "prompts",
         "prompt_file": "prompts", "prompts_file": "prompts", "upscale_by": "upscale", "hr_scale": "upscale",
-        "mixed_precision": "precision", "dtype": "precision",
+        "mixed_precision": "precision", "dtype": "precision", "controlnet": "control", "t2i_adapter": "control",
+        "controlnet_path": "control", "controlnet_image": "control_image", "conditioning_image": "control_image",
+        "control_guidance_start": "control_start", "control_guidance_end": "control_end",
+        "preprocessor": "control_condition",
     }  # fmt: skip
 
     prompt: list[str] = argument("What to draw; quote each prompt.", "PROMPT")
@@ -56,6 +76,11 @@ class Config(SizeOptions, SamplingOptions, SourceOptions, UpscaleOptions, Betwee
     def only_enlarges(self) -> bool:
         """Whether the picture of --image itself is enlarged, not one that is drawn from it."""
         return bool(self.image and self.upscale and self.strength is None)
+
+    def condition_of(self, number: int) -> str:
+        """What is computed from a control network's picture; empty where it is given."""
+        said = self.control_condition[min(number, len(self.control_condition) - 1)] if self.control_condition else ""
+        return "" if said == "given" else said
 
     @property
     def leaving(self) -> float:
@@ -80,6 +105,19 @@ def check(config: Config) -> None:
             config.mask and (config.width or config.height or config.resolution)
         ),
         "--upscale and --mask do not go together; enlarge the picture that comes out": config.mask and config.upscale,
+        "--control and --control-image come in pairs, in order; give each network its picture": (
+            len(config.control) != len(config.control_image)
+        ),
+        "--control-condition is given once for all, or once for each --control": (
+            len(config.control_condition) not in (0, 1, len(config.control))
+        ),
+        "--control-condition, --control-start and --control-end are of --control; name a control network": (
+            not config.control and (config.control_condition or config.control_start or config.control_end < 1)
+        ),
+        "--control-end must be more than --control-start": config.control_end <= config.control_start,
+        "--upscale of --image alone has no --control; say by --strength how far to leave the picture": (
+            config.control and config.only_enlarges
+        ),
         f"--upscale must be more than 1, not {config.upscale:g}": 0 < config.upscale <= 1,
         "--interpolate must be at least 2, not 1": config.interpolate == 1,
         "--seed-to is the end of a way; say by --interpolate how many pictures lie on it": (

@@ -30,7 +30,7 @@ class Estimate:
         batch: bytes at the peak of a micro-batch: activations, gradients, scratch.
         kept: bytes of the optimizer's memory and of the averaged weights.
         step: seconds an optimizer step.
-        trained, total: parameters that train, and those of the whole model.
+        trained, total: parameters that train, and those of the whole model and of what trains beside it.
     """
 
     held: int
@@ -69,7 +69,8 @@ def estimate(recipe: Recipe, machine: Accelerator) -> Estimate:
     step = min(_seconds(work) for _ in range(2)) * config.accumulate
     kept = state_bytes(config.optimizer, trained) + (sum(4 * p.numel() for p in trained) if config.ema else 0)
     modules = [part for part in vars(recipe.model).values() if isinstance(part, nn.Module)]
-    return Estimate(held, peak, kept, step, _count(trained), _count(p for m in modules for p in m.parameters()))
+    every = [*recipe.parameters(), *(p for m in modules for p in m.parameters())]
+    return Estimate(held, peak, kept, step, _count(trained), _count(every))
 
 
 def _seconds(work: Callable[[], None]) -> float:
