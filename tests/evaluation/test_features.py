@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tuner.bundled import emoji, world
 from tuner.errors import RequestError
 from tuner.evaluation.coverage import precision_recall
 from tuner.evaluation.distances import frechet, inception_score, kid
-from tuner.evaluation.features import JudgeFeatures, collect, images, network, tensor
+from tuner.evaluation.features import JudgeFeatures, JudgeLooks, collect, images, network, tensor
 from tuner.evaluation.judge import Judge, pixels
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -56,32 +57,43 @@ def judge() -> JudgeFeatures:
     return JudgeFeatures(Judge.load())
 
 
-def test_the_judge_tells_a_second_half_from_blurred_scenes_and_other_subjects(judge: JudgeFeatures) -> None:
-    count = 180
-    real = collect(judge, scenes(9301, count, emoji.KNOWN))
-    half = scenes(9302, count, emoji.KNOWN)
+def test_the_judge_tells_a_second_half_from_other_scenes(judge: JudgeFeatures) -> None:
+    count, looks = 180, JudgeLooks(judge.judge)
+    first, half = scenes(9301, count, emoji.KNOWN), scenes(9302, count, emoji.KNOWN)
     sets = {
         "half": half,
         "blurred": [picture.filter(ImageFilter.GaussianBlur(2)) for picture in half],
-        "others": scenes(9302, count, emoji.HELD_OUT),
         "cats": scenes(9302, count, emoji.CATS),
+        "red": [world.draw(replace(it, background="red")) for it in world.scenes(9302, count, emoji.KNOWN)],
+        "plain": [world.draw(it) for it in world.scenes(9302, count, emoji.KNOWN, styles=("plain",))],
     }
-    features = {name: collect(judge, pictures) for name, pictures in sets.items()}
-    fd = {name: frechet(it, real, judge.name) for name, it in features.items()}
-    distance = {name: kid(it, real, judge.name) for name, it in features.items()}
+    real, seen = collect(looks, first), {name: collect(looks, pictures) for name, pictures in sets.items()}
+    fd = {name: frechet(it, real, looks.name) for name, it in seen.items()}
+    distance = {name: kid(it, real, looks.name) for name, it in seen.items()}
     assert distance["half"].error is not None and distance["half"].value < 3 * distance["half"].error
-    for name in ("blurred", "others", "cats"):
-        assert fd[name].value > 1.5 * fd["half"].value
+    for name in ("blurred", "cats", "red", "plain"):
+        sure = 3 * np.hypot(fd[name].error or 1, fd["half"].error or 1)  # both are too high by the same bias
+        assert fd[name].value > fd["half"].value + sure
         assert distance[name].value > distance["half"].value + 2 * (distance[name].error or 1)
-    covered = {name: [f.value for f in precision_recall(it, real, judge.name)] for name, it in features.items()}
-    assert covered["half"][0] > covered["blurred"][0] and covered["half"][0] > covered["others"][0] + 0.25
-    assert (
-        covered["cats"][0] > 0.7 > 0.4 > covered["cats"][1]
-    )  # every cat is a right picture; cats are not all there is
+    precision, recall = (
+        {name: precision_recall(it, real, looks.name)[which].value for name, it in seen.items()} for which in (0, 1)
+    )
+    assert precision["half"] > precision["blurred"] + 0.25
+    assert precision["cats"] > 0.7 > 0.4 > recall["cats"]  # every cat is a right picture; cats are not all there is
     score = {
         name: inception_score(collect(judge.probabilities, sets[name]), "judge").value for name in ("half", "cats")
     }
     assert score["half"] > 1.3 * score["cats"]
+
+
+def test_other_subjects_are_told_by_what_they_are(judge: JudgeFeatures) -> None:
+    real, half, others = (
+        collect(judge, scenes(seed, 180, names))
+        for seed, names in ((9301, emoji.KNOWN), (9302, emoji.KNOWN), (9302, emoji.HELD_OUT))
+    )
+    near, far = ((it @ real.T).max(axis=1).mean() for it in (half, others))  # the cosine of the nearest
+    assert near > far + 0.05, (near, far)
+    assert frechet(others, real, judge.name, 0).value > 1.5 * frechet(half, real, judge.name, 0).value
 
 
 def test_the_judges_features_are_its_own(judge: JudgeFeatures) -> None:
@@ -90,7 +102,10 @@ def test_the_judges_features_are_its_own(judge: JudgeFeatures) -> None:
     assert (found.shape, found.dtype, judge.name) == ((7, 128), np.float64, "judge")
     np.testing.assert_allclose(found, judge.judge.features(pixels(pictures)).numpy(), atol=1e-5)
     np.testing.assert_allclose(collect(judge.probabilities, pictures).sum(axis=1), 1, atol=1e-5)
-    assert network().name == "judge"
+    looks = network()
+    assert isinstance(looks, JudgeLooks) and looks.name == "judge"
+    seen = collect(looks, pictures)
+    np.testing.assert_allclose((seen**2).mean(axis=1), 1, rtol=1e-5)  # whatever the width
 
 
 def test_sizes_may_differ_and_batches_change_nothing(judge: JudgeFeatures) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+Judges = Literal["classifier", "contrast", "both"]
 Names = Annotated[list[str] | None, typer.Option(help="A subject; may be given again.")]
 
 
@@ -52,21 +53,24 @@ def world(
 
 @app.command()
 def judge(
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 1800,
+    which: Annotated[Judges, typer.Option(help="Which of the two.")] = "both",
+    steps: Annotated[int, typer.Option(min=0, help="Optimizer steps; 0 takes the maker's own number.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the scenes, the weights and the order.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="The file; the bundled one unless told.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the files; the bundled one unless told.")] = None,
+    keep: Annotated[Path, typer.Option(help="Folder of what an interrupted training goes on from.")] = Path("runs"),
+    measure: Annotated[bool, typer.Option("--measure", help="Train nothing; measure the files.")] = False,
 ) -> None:
-    """Train the judge and measure it on scenes that it never saw."""
-    from ..evaluation.judge import WEIGHTS
-    from . import judge as maker
+    """Train the judges, and measure them on scenes that they never saw."""
+    from .exam import table
+    from .judges import MAKERS, examined, taught
 
-    trained = maker.train(steps, seed)
-    accuracy = maker.measure(trained)
-    maker.save(trained, accuracy, seed, steps, out or WEIGHTS)
-    print(f"{'right in %':14}" + "".join(f"{head:>12}" for head in accuracy["all"]))
-    for group, shares in accuracy.items():
-        cells = (f"{100 * shares[head]:.2f}" if head in shares else "-" for head in accuracy["all"])
-        print(f"{group:14}" + "".join(f"{cell:>12}" for cell in cells))
+    accuracies = {}
+    for name in MAKERS if which == "both" else (which,):
+        file = (out or MAKERS[name].weights.parent) / MAKERS[name].weights.name
+        if not measure:
+            taught(name, file, seed, steps, keep)
+        accuracies[name] = examined(name, file)
+    print(table(accuracies))
 
 
 @app.command()
@@ -102,14 +106,57 @@ def figures(
 @app.command()
 def lora_figures(
     subject: Annotated[list[str] | None, typer.Option(help="A held-out subject; may be given again.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Pictures a subject.")] = 32,
+    count: Annotated[int, typer.Option(min=2, help="Pictures of each of the twelve prompts of a subject.")] = 4,
     out: Annotated[Path, typer.Option(help="Folder of the page and its pictures.")] = Path("docs"),
     runs: Annotated[Path, typer.Option(help="Folder of the runs; finished ones are used again.")] = Path("runs"),
 ) -> None:
     """Train a LoRA of each of some held-out subjects; judge the same seeds before and after."""
-    from .figures import SUBJECTS, of_lora
+    from .learning import SUBJECTS, of_lora
 
     print(of_lora("emoji", tuple(subject or SUBJECTS), count, out, runs))
+
+
+@app.command()
+def judging(
+    model: Annotated[str, typer.Option("--base", help="The base to judge.")] = "emoji",
+    count: Annotated[int, typer.Option(min=50, help="Pictures of each kind.")] = 500,
+    out: Annotated[Path, typer.Option(help="Folder of the page and its pictures.")] = Path("docs"),
+) -> None:
+    """See whether the figures of `tuner evaluate` come out as they must where that is known."""
+    from .judging import of_judging
+
+    print(of_judging(model, count, out))
+
+
+@app.command()
+def teach(
+    out: Annotated[Path, typer.Argument(help="Folder of the scenes and the run; the same one goes on.")],
+    subject: Annotated[list[str], typer.Option(help="A picture's name; may be given again.")],
+    model: Annotated[str, typer.Option("--base", help="The base that is taught.")] = "emoji",
+    count: Annotated[int, typer.Option(min=1, help="Scenes.")] = 6000,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 800,
+) -> None:
+    """Teach a base further subjects. The base before is an oracle for them: it never saw them."""
+    from ..commands.show import showing
+    from .base import teach as taught
+
+    ready.subjects_of(subject, ())
+    print(f"The base is in {taught(out, subject, count, steps, model, showing(False))}")
+
+
+@app.command()
+def teaching_figures(
+    subject: Annotated[list[str] | None, typer.Option(help="A held-out subject; may be given again.")] = None,
+    model: Annotated[str, typer.Option("--base", help="The base that is taught.")] = "emoji",
+    count: Annotated[int, typer.Option(min=1, help="Pictures a subject.")] = 48,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 800,
+    out: Annotated[Path, typer.Option(help="Folder of the page and its pictures.")] = Path("docs"),
+    work: Annotated[Path, typer.Option(help="Folder of the scenes and the run.")] = Path("runs/taught"),
+) -> None:
+    """Teach the base some held-out subjects; judge these and its own before and after."""
+    from .teaching import SUBJECTS, of_teaching
+
+    print(of_teaching(model, tuple(subject or SUBJECTS), count, steps, out, work))
 
 
 @app.command()

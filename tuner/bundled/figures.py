@@ -1,197 +1,165 @@
-"""The figures of the docs: how well the bundled base draws what it is asked for, and how well it learns from a LoRA.
-
-The judge decides. Prompts are `a SUBJECT on a COLOUR background`; colours take turns, so that every subject is asked
-for on several. Picture k of a prompt has seed k.
-"""
+"""The figures of the bundled base: how well it draws what it is asked for. Both judges must agree on every picture."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
-from ..evaluation.judge import Judge, References, pixels
-from ..evaluation.pictures import pictures
-from ..evaluation.sheet import grid, save
-from ..files import write_text
+from ..evaluation.asked import Names
+from ..evaluation.distances import kid
+from ..evaluation.features import collect, network
+from ..evaluation.judge import pixels
+from ..evaluation.panel import Panel
+from ..evaluation.relations import Related
+from ..evaluation.sheet import grid
 from ..models.latent_diffusion import LatentDiffusion, recommended
-from ..places import place
-from ..run import Run
-from . import emoji, world
+from . import emoji, mixture, world
+from .pages import BATCH, GUIDANCE, SAMPLER, STEPS, drawn, page, percent, table
 
-SAMPLER, STEPS, GUIDANCE = "dpm++", 20, 3.0
-
-
-UNSEEN_SEED = 8001  # of scenes that neither the base nor the judge was trained on
-SUBJECTS = ("teddy bear", "owl", "fox", "tractor", "pineapple", "snowman")  # of the LoRA page
+UNSEEN, REAL, OTHERS, SHOWN = 8001, 8002, 8003, 8601  # seeds of scenes that nothing was trained on
+Scenes = list[world.Scene]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A prompt in its parts, and the picture's seed."""
+@dataclass
+class Drawer:
+    """A base that draws scenes from their captions, and the judges."""
 
-    subject: str
-    background: str
-    seed: int
+    model: LatentDiffusion
+    panel: Panel
 
-    @property
-    def prompt(self) -> str:
-        return world.caption(world.Scene(self.subject, self.background))
-
-
-def asked(subjects: Sequence[str], count: int) -> list[Asked]:
-    """`count` prompts of every subject, on backgrounds that take turns."""
-    colours = list(world.COLOURS)
-    return [
-        Asked(name, colours[(5 * i + k) % len(colours)], k) for i, name in enumerate(subjects) for k in range(count)
-    ]
-
-
-def drawn(model: LatentDiffusion, wanted: Sequence[Asked], adapter: Path | None = None) -> list[Image.Image]:
-    """What a base, with an adapter or without, makes of the prompts: one picture each."""
-    from ..adapters.apply import apply_adapter
-
-    pipe = model.pipeline(SAMPLER)
-    if adapter:
-        apply_adapter(pipe, adapter, 1.0, "judged")
-    made: list[Image.Image | None] = [None] * len(wanted)
-    for seed in sorted({w.seed for w in wanted}):
-        index = [i for i, w in enumerate(wanted) if w.seed == seed]
-        for i, picture in zip(
-            index, pictures(pipe, [wanted[i].prompt for i in index], [seed], STEPS, GUIDANCE), strict=True
-        ):
-            made[i] = picture
-    if adapter:
-        pipe.unload_lora_weights()
-    return [picture for picture in made if picture is not None]
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
-
-
-def page(out: Path, name: str, title: str, command: str, text: str, sheet: Image.Image, words: str) -> str:
-    """Write out/NAME.md and out/NAME.png; the text."""
-    save(sheet, out / f"{name}.png")
-    made = f"`python -m tuner.bundled {command}` made this page."
-    write_text(out / f"{name}.md", f"# {title}\n\n{made}\n\n{text}\n![{words}]({name}.png)\n")
-    return text
-
-
-def percent(values: Iterable[bool]) -> str:
-    return f"{100 * fmean(values):.1f}%"
+    def right(self, scenes: Scenes, aspect: str) -> tuple[list[bool], list[Image.Image]]:
+        """Whether both judges see it in the picture of each scene, and the pictures. Picture i has seed i."""
+        made = drawn(self.model, [world.caption(it) for it in scenes], range(len(scenes)))
+        if aspect == "relation":
+            asked = [Related(it.subject, it.relation, it.other) for it in scenes]
+            return self.panel.relation_right(made, asked), made
+        return self.panel.right(made, aspect, [getattr(it, aspect) for it in scenes]), made
 
 
 def of_base(base: str, count: int, out: Path) -> str:
-    """Draw `count` pictures of every subject; write out/base.md and out/base.png; the text."""
-    model, judge = LatentDiffusion.load(base), Judge.load()
-    wanted = asked(emoji.KNOWN, count)
+    """Draw `count` pictures of every subject and more; write out/base.md and out/base.png; the text."""
+    drawer = Drawer(LatentDiffusion.load(base), Panel.load())
+    known = [name for name in known_to(base) if name in drawer.panel.trusted("subject")]
+    scenes = singles(known, count)
     started = time.perf_counter()
-    made = drawn(model, wanted)
+    subject, made = drawer.right(scenes, "subject")
     seconds = (time.perf_counter() - started) / len(made)
-    seen, among_cats = judge.judge(made), judge.recognise(made, _only(judge, emoji.CATS))
-    triples = list(zip(wanted, seen, among_cats, strict=True))
-    right = {name: [s.subject == name for w, s, _ in triples if w.subject == name] for name in emoji.KNOWN}
-    cats = {name: [c.subject == name for w, _, c in triples if w.subject == name] for name in emoji.CATS}
-    hardest = sorted(right, key=lambda name: fmean(right[name]))[:8]
-    figures = [
-        ("subject right", percent(value for row in right.values() for value in row)),
-        ("background right", percent(s.background == w.background for w, s, _ in triples)),
-        ("eleven cats told from each other, mean", percent(value for row in cats.values() for value in row)),
-        ("the worst of the cats", percent(min(cats.values(), key=fmean))),
-        ("autoencoder on unseen scenes", f"{fidelity(model, emoji.KNOWN):.1f} dB"),
-        ("autoencoder on scenes of held-out subjects", f"{fidelity(model, emoji.HELD_OUT):.1f} dB"),
+    background = drawer.panel.right(made, "background", [it.background for it in scenes])
+    by_name = {name: [ok for ok, it in zip(subject, scenes, strict=True) if it.subject == name] for name in known}
+    rows = [("subject right", percent(subject)), ("background right", percent(background))]
+    rows += more(drawer, known, count)
+    near, soft = realism(scenes, made)
+    rows += [
+        ("KID-judge from real scenes", near), ("KID-judge of real scenes blurred by 1 px", soft),
+        ("autoencoder on unseen scenes", f"{fidelity(drawer.model, known):.1f} dB"),
+        ("autoencoder on scenes of held-out subjects", f"{fidelity(drawer.model, emoji.HELD_OUT):.1f} dB"),
         ("seconds a picture", f"{seconds:.2f}"),
-    ]
+    ]  # fmt: skip
+    hardest = sorted(known, key=lambda name: fmean(by_name[name]))[:12]
+    left_out = {kind: ", ".join(names) for kind, names in drawer.panel.excluded().items() if names}
     text = "\n".join([
-        f"{len(emoji.KNOWN)} subjects x {count} seeds; {SAMPLER}, {STEPS} steps, guidance {GUIDANCE:g}, "
-        f"{torch.get_num_threads()} threads.\n",
-        table(("figure", "value"), figures),
-        table(("hardest subjects", "right"), [(name, percent(right[name])) for name in hardest]),
-        table(("cat", "told from the other ten"), [(name, percent(row)) for name, row in cats.items()]),
+        f"{len(known)} subjects x {count} seeds; {SAMPLER}, {STEPS} steps, guidance {GUIDANCE:g}, "
+        f"{torch.get_num_threads()} threads. Right is what both judges see.\n",
+        table(("figure", "value"), rows),
+        table(("hardest subjects", "right"), [(name, percent(by_name[name])) for name in hardest]),
+        "Left out, as a judge is right on fewer than 95% of its real scenes: "
+        + ("; ".join(f"{kind}: {names}" for kind, names in left_out.items()) or "nothing") + ".\n",
+        "One hundred prompts, as the world draws them, at seed 0, none chosen:\n",
     ])  # fmt: skip
-    rows = [made[k::count][i : i + 11] for i in range(0, len(emoji.KNOWN), 11) for k in range(min(2, count))]
-    return page(out, "base", "The bundled base", "figures", text, grid(rows, cell=96), "every subject, two seeds")
+    return page(out, "base", "The bundled base", "figures", text, hundred(drawer.model, known), "a hundred prompts")
+
+
+def known_to(base: str) -> Sequence[str]:
+    """The subjects that a base was taught: those of the prompts that it is evaluated by."""
+    names = Names(emoji.KNOWN, (), ())
+    asked = (names.asked(prompt).subject for prompt in recommended(base, "evaluate").get("other", ()))
+    return tuple(dict.fromkeys(filter(None, asked))) or emoji.KNOWN
+
+
+def singles(names: Sequence[str], count: int, style: str = "plain") -> Scenes:
+    """`count` scenes of each subject, on backgrounds that take turns."""
+    colours = list(world.COLOURS)
+    return [
+        world.in_style(world.Scene(name, colours[(5 * i + k) % len(colours)]), style)
+        for i, name in enumerate(names) for k in range(count)
+    ]  # fmt: skip
+
+
+def more(drawer: Drawer, known: Sequence[str], count: int) -> list[tuple[str, str]]:
+    """Styles, relations, counts, combinations that were never shown."""
+    rows = []
+    styled = [it for i, style in enumerate(world.STYLES[1:]) for it in singles(known[i::4], 1, style)]
+    style, made = drawer.right(styled, "style")
+    rows.append((f"style right, of {len(world.STYLES) - 1}", percent(style)))
+    rows.append(("subject right in a style", percent(drawer.panel.right(made, "subject", [s.subject for s in styled]))))
+    related = [
+        world.Scene(name, background, relation=world.RELATIONS[i % 4], other=known[(i + 1 + i // 4) % len(known)])
+        for i, (name, background) in enumerate((it.subject, it.background) for it in singles(known, 1))
+    ]  # fmt: skip
+    rows.append(("relation right: both subjects, each in its place", percent(drawer.right(related, "relation")[0])))
+    several = [replace(it, count=2 + i % 2) for i, it in enumerate(singles(known, 1))]
+    rows.append(("number right, two and three", percent(drawer.right(several, "count")[0])))
+    pairs = [(name, what) for name, what in mixture.unseen() if name in known]
+    for what, kinds in (("background", world.COLOURS), ("style", world.STYLES)):
+        unseen = [(name, one) for name, one in pairs if one in kinds]
+        strange = [pair(name, one) for name, one in unseen]
+        seen = [pair(name, another(name, one, list(kinds))) for name, one in unseen]
+        for label, scenes in (("never shown", strange), ("shown", seen)):
+            right, made = drawer.right(scenes, what)
+            named = drawer.panel.right(made, "subject", [it.subject for it in scenes])
+            both = [one and other for one, other in zip(right, named, strict=True)]
+            rows.append((f"subject and {what} right, {len(scenes)} pairs {label}", percent(both)))
+    return rows
+
+
+def pair(name: str, what: str) -> world.Scene:
+    """A subject on a background, or in a style on white."""
+    if what in world.COLOURS:
+        return world.Scene(name, what)
+    return world.in_style(world.Scene(name, "white" if not mixture.withheld(name, "white", "plain") else "blue"), what)
+
+
+def another(name: str, what: str, kinds: list[str]) -> str:
+    """The next of the kind that the base was shown the subject with."""
+    order = [one for one in kinds[kinds.index(what) :] + kinds if one != "plain"]
+    pairs = set(mixture.unseen())
+    return next(one for one in order if (name, one) not in pairs)
+
+
+def realism(scenes: Scenes, made: Sequence[Image.Image]) -> tuple[str, str]:
+    """KID of the pictures from real scenes of the same words, and of real scenes that are blurred."""
+    names = [it.subject for it in scenes]
+    real, others = (
+        [world.draw(it) for it in world.scenes(seed, len(scenes), list(dict.fromkeys(names)), styles=("plain",))]
+        for seed in (REAL, OTHERS)
+    )
+    judge = network()
+    seen = collect(judge, others)
+    found = [
+        kid(collect(judge, pictures), seen, judge.name)
+        for pictures in (made, [one.filter(ImageFilter.GaussianBlur(1)) for one in real])
+    ]
+    return tuple(f"{figure.value:.4f} ± {figure.error:.4f}" for figure in found)  # type: ignore[return-value]
 
 
 @torch.no_grad()
 def fidelity(model: LatentDiffusion, subjects: Sequence[str], count: int = 128) -> float:
-    """PSNR in dB, the mean over unseen scenes, of what the autoencoder makes of them."""
-    shown = pixels([world.draw(it, model.resolution) for it in world.scenes(UNSEEN_SEED, count, subjects)])
-    again = model.vae(shown).sample.clamp(-1, 1)
+    """PSNR in dB, the mean over unseen mixed scenes, of what the autoencoder makes of them."""
+    scenes = mixture.mixture(UNSEEN, count, subjects)
+    shown = pixels([world.draw(it, model.resolution) for it in scenes])
+    again = torch.cat([model.vae(part).sample.clamp(-1, 1) for part in shown.split(BATCH)])
     return float((10 * torch.log10(4 / (shown - again).square().mean((1, 2, 3)))).mean())
 
 
-def _only(judge: Judge, names: Sequence[str]) -> References:
-    """The references of some subjects alone."""
-    known = judge.world_references
-    keep = [i for i, name in enumerate(known.names) if name in names]
-    return replace(known, names=tuple(known.names[i] for i in keep), features=known.features[keep])
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What a LoRA of one subject did: shares of pictures, and the training's seconds."""
-
-    before: float
-    after: float
-    background: float
-    others: float
-    seconds: float
-
-    def cells(self, name: str) -> tuple[str, ...]:
-        shares = (f"{self.before:.0%}", f"{self.after:.0%}", f"{self.background:.0%}", f"{100 * self.others:+.1f}")
-        return (name, *shares, f"{self.seconds:.0f} s")
-
-
-def of_lora(base: str, subjects: Sequence[str], count: int, out: Path, runs: Path) -> str:
-    """Train a LoRA of each subject from its ready-made folder, with the command's defaults; judge before and after."""
-    model, judge = LatentDiffusion.load(base), Judge.load()
-    others = asked(emoji.KNOWN, 2)
-    known = fmean(_right(judge, others, drawn(model, others)))
-    rows, sheets = {}, []
-    for name in subjects:
-        run, seconds = _trained(name, base, runs)
-        adapter = run.folder / f"{run.name}.safetensors"
-        wanted = asked([name], count)
-        before, after = drawn(model, wanted), drawn(model, wanted, adapter)
-        found = [fmean(seen.subject == name for seen in judge.recognise(made)) for made in (before, after)]
-        ground = fmean(s.background == w.background for w, s in zip(wanted, judge.judge(after), strict=True))
-        drift = fmean(_right(judge, others, drawn(model, others, adapter))) - known
-        rows[name] = Learned(found[0], found[1], ground, drift, seconds)
-        sheets += [before[:8], after[:8]]
-    all_of = {field.name: [getattr(row, field.name) for row in rows.values()] for field in fields(Learned)}
-    worst = Learned(*(max(v) if name in ("before", "seconds") else min(v) for name, v in all_of.items()))
-    summary = {"mean": Learned(*map(fmean, all_of.values())), "worst": worst}
-    text = f"{count} pictures a subject at the same seeds before and after; other subjects: {len(others)} pictures.\n\n"
-    head = ("subject", "recognised before", "after", "background right", "other subjects, points", "training")
-    text += table(head, [row.cells(name) for name, row in (rows | summary).items()])
-    sheet = grid(sheets, [f"{name}, {when}" for name in subjects for when in ("before", "after")], cell=96)
-    return page(out, "lora", "LoRA on held-out subjects", "lora-figures", text, sheet, "before and after")
-
-
-def _right(judge: Judge, wanted: Sequence[Asked], made: Sequence[Image.Image]) -> list[bool]:
-    return [seen.subject == want.subject for want, seen in zip(wanted, judge.judge(made), strict=True)]
-
-
-def _trained(name: str, base: str, runs: Path) -> tuple[Run, float]:
-    """The run of a subject, trained now or before, and the seconds of its steps."""
-    from ..commands.show import Show
-    from ..config import build
-    from ..recipe import load_recipe, recipe_class
-    from ..training.job import run_recipe
-
-    kind = recipe_class(load_recipe(place("recipes") / "lora.py"))
-    folder = runs / name.replace(" ", "_")
-    images = place("datasets") / folder.name
-    values = {"base": base, "images": str(images), "out": str(folder), "resume": folder.exists()}
-    run = run_recipe(kind, build(kind.Config, {**recommended(base, "lora"), **values}), "lora", Show())
-    run.close()
-    return run, sum(row["seconds"] for row in run.metrics())
+def hundred(model: LatentDiffusion, known: Sequence[str]) -> Image.Image:
+    """A sheet of a hundred prompts at seed 0, with their words."""
+    words = [world.caption(it) for it in mixture.mixture(SHOWN, 100, tuple(known))]
+    made = drawn(model, words, [0] * len(words))
+    rows = [made[i : i + 10] for i in range(0, 100, 10)]
+    return grid(rows, [" · ".join(words[i : i + 10]) for i in range(0, 100, 10)], cell=128)

@@ -5,12 +5,13 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 
-def soften(pixels: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
+def soften(pixels: Tensor, random: Generator, fixed: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Alter a batch mildly, a third of it in its colours alone. Subject, background and style stay what they are.
 
     Args:
         pixels: (B, 3, H, W) in [-1, 1].
         random: where all draws come from.
+        fixed: bool (B,), which of them may not be mirrored, as left and right matter.
 
     Returns:
         The altered pixels, (B, 3, H, W), and which of them are ruined, bool (B,): emptied, or cut up and put together
@@ -19,7 +20,7 @@ def soften(pixels: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
     fate = torch.rand(len(pixels), generator=random)
     pixels = _where(fate < 0.06, _shuffled(pixels, random), pixels)
     pixels = _where(fate < 0.02, pixels[:, :, :1, :1].expand_as(pixels), pixels)  # the corner: background alone
-    softened = _blurred(_rescaled(_bent(pixels, random), random), random)
+    softened = _blurred(_rescaled(_bent(pixels, random, fixed), random), random)
     shown = _coloured(_where(torch.rand(len(pixels), generator=random) < 0.67, softened, pixels), random)
     noise = torch.randn(shown.shape, generator=random) * _uniform(len(shown), 0, 0.04, random)[:, None, None, None]
     return (shown + noise).clamp(-1, 1), fate < 0.06
@@ -42,12 +43,13 @@ def _shuffled(pixels: Tensor, random: Generator, parts: int = 4) -> Tensor:
     return functional.fold(squares[:, :, order], size, side, stride=side)
 
 
-def _bent(pixels: Tensor, random: Generator) -> Tensor:
+def _bent(pixels: Tensor, random: Generator, fixed: Tensor | None) -> Tensor:
     """Mirrored, turned, stretched, moved by a few percent, and warped by up to about a pixel."""
     count, _, side, _ = pixels.shape
     angle = _uniform(count, -0.05, 0.05, random)
     wide, high = _uniform(count, 0.94, 1.06, random), _uniform(count, 0.94, 1.06, random)
     mirror = torch.where(torch.rand(count, generator=random) < 0.5, -1.0, 1.0)
+    mirror = mirror if fixed is None else torch.where(fixed, 1.0, mirror)
     move = torch.empty(count, 2).uniform_(-0.05, 0.05, generator=random)
     across = torch.stack([mirror * wide * angle.cos(), -high * angle.sin(), move[:, 0]], dim=1)
     down = torch.stack([wide * angle.sin(), high * angle.cos(), move[:, 1]], dim=1)

@@ -39,7 +39,10 @@ class Features(Protocol):
 
 
 class JudgeFeatures:
-    """The bundled judge's: D = 128, of length 1, what the subject is. They hardly see backgrounds and styles."""
+    """The bundled judge's: D = 128, of length 1, what the subject is. They hardly see backgrounds and styles.
+
+    For likeness to a subject; distances between sets are for `JudgeLooks`.
+    """
 
     name = BUNDLED
 
@@ -57,6 +60,13 @@ class JudgeFeatures:
         return pixels(images(pictures)).to(self.judge.project.weight.device)
 
 
+class JudgeLooks(JudgeFeatures):
+    """The bundled judge's at all of its levels: subject, background, style and sharpness. D = 416, mean square 1."""
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        return self.judge.looks(self._pixels(pictures))
+
+
 def network(source: str = BUNDLED, device: torch.device | str = "cpu") -> Features:
     """`judge`, or a Hub id or folder of a vision tower. Figures are named after the last part of it.
 
@@ -64,7 +74,7 @@ def network(source: str = BUNDLED, device: torch.device | str = "cpu") -> Featur
         RequestError: it is not there, is of an unknown kind, or is not whole.
     """
     if source == BUNDLED:
-        return JudgeFeatures(Judge.load().to(device))
+        return JudgeLooks(Judge.load().to(device))
     from .towers import TowerFeatures
 
     return TowerFeatures.load(source, device)
