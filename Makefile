@@ -39,7 +39,7 @@ demo: setup
 	@$(BIN)/tuner demo
 
 test: setup
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
 check: setup
 	@$(BIN)/ruff check --quiet --output-format concise .

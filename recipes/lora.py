@@ -54,7 +54,7 @@ class LoraOptions(TrainConfig):
     train_text_encoder: bool = Field(False, description="Update the text encoders as well.")
     text_learning_rate: float = Field(0.0, ge=0, description="The text encoders' learning rate; 0 is the U-Net's.")
     embedding: str = option("", "A token of `tuner textual-inversion` to start from, for captions to name.", "FILE")
-    train_embedding: bool = Field(False, description="Go on training the token's vectors, too (pivotal tuning).")
+    embedding_learning_rate: float = Field(0.0, ge=0, description="Train the token's vectors too, at this rate.")
     class_prompt: list[str] = Field([], description="What the base is not to forget (prior preservation); repeatable.")
     class_images: int = Field(1, ge=1, description="Pictures of each class prompt, drawn by the base before training.")
 
@@ -68,8 +68,8 @@ class Lora(Recipe):
     @classmethod
     def check(cls, config: LoraOptions) -> None:
         super().check(config)
-        if config.train_embedding and not config.embedding:
-            raise RequestError("--train-embedding needs a token to go on with; name its file by --embedding.")
+        if config.embedding_learning_rate and not config.embedding:
+            raise RequestError("--embedding-learning-rate needs a token to train; name its file by --embedding.")
         if config.embedding and not is_embedding(Path(config.embedding)):
             raise RequestError(f"--embedding {config.embedding} is no token's file; name what textual-inversion left.")
 
@@ -88,7 +88,7 @@ class Lora(Recipe):
                 if layers:
                     settings = _settings(config, target_modules=rf"(.*\.)?({layers})", exclude_modules=model.idle(name))
                     inject_adapter_in_model(settings, network)
-        self.rows.requires_grad_(config.train_embedding)  # after peft, which freezes all that it finds
+        self.rows.requires_grad_(config.embedding_learning_rate > 0)  # after peft, which freezes all that it finds
 
     def groups(self) -> list[dict[str, Any]]:
         """The U-Net's parameters; the text encoders' and the token's at their own learning rate."""
@@ -99,7 +99,7 @@ class Lora(Recipe):
         )
         unet, *encoders = parts
         text = {"lr": self.config.text_learning_rate} if self.config.text_learning_rate else {}
-        word = [{"params": rows, "weight_decay": 0.0, **text}] if rows else []
+        word = [{"params": rows, "weight_decay": 0.0, "lr": self.config.embedding_learning_rate}] if rows else []
         return [{"params": unet}, *({"params": part, **text} for part in encoders if part), *word]
 
     def data(self, run: Run) -> Source:

@@ -195,7 +195,7 @@ def test_a_lora_starts_from_the_token_and_goes_on_training_it(tuner, tiny_base, 
     call = ("lora", "--base", tiny_base, "--images", images, "--trigger", "<my-pictures>", "--embedding", word, *FAST)
     kept, moved = tmp_path / "kept", tmp_path / "moved"
     assert tuner(*call, "--out", kept).exit_code == 0
-    result = tuner(*call, "--train-embedding", "--train-text-encoder", "--out", moved)
+    result = tuner(*call, "--embedding-learning-rate", 0.01, "--train-text-encoder", "--out", moved)
     assert result.exit_code == 0, result.stderr
     assert "both namings give the same picture" in result.stdout
     assert "2 vectors of <my-pictures> land in diffusers" in result.stdout
@@ -209,7 +209,7 @@ def test_a_lora_starts_from_the_token_and_goes_on_training_it(tuner, tiny_base, 
 
 def test_wrong_requests_for_a_token_to_start_from(tuner, tiny_base, images, tmp_path):
     call = ("lora", "--base", tiny_base, "--images", images, "--out", tmp_path / "run", *FAST)
-    result = tuner(*call, "--train-embedding")
-    assert result.exit_code == 2 and "--train-embedding needs a token" in result.stderr
+    result = tuner(*call, "--embedding-learning-rate", 0.01)
+    assert result.exit_code == 2 and "--embedding-learning-rate needs a token" in result.stderr
     result = tuner(*call, "--embedding", tmp_path / "none.safetensors")
     assert result.exit_code == 2 and "there is no such file" in result.stderr
