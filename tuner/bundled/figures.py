@@ -108,6 +108,8 @@ def more(drawer: Drawer, known: Sequence[str], count: int) -> list[tuple[str, st
     pairs = [(name, what) for name, what in mixture.unseen() if name in known]
     for what, kinds in (("background", world.COLOURS), ("style", world.STYLES)):
         unseen = [(name, one) for name, one in pairs if one in kinds]
+        if not unseen:  # a base that was shown them all
+            continue
         strange = [pair(name, one) for name, one in unseen]
         seen = [pair(name, another(name, one, list(kinds))) for name, one in unseen]
         for label, scenes in (("never shown", strange), ("shown", seen)):

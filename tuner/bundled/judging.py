@@ -28,6 +28,7 @@ from ..sampling.enlarging import enlarge
 from ..sampling.images import SEAM, Source
 from ..sampling.shots import Shot
 from . import world
+from .figures import known_to
 from .pages import GUIDANCE, SAMPLER, STEPS, cell, drawn, page, percent, table
 
 REAL, OTHERS, SCENES, SMALL = 8401, 8402, 8403, 8404  # seeds of the scenes
@@ -39,7 +40,7 @@ def of_judging(base: str, count: int, out: Path) -> str:
     """Draw `count` pictures of each kind; write out/judging.md and out/judging.png; the text."""
     bench = Bench("prompts", Judged("judging", base), Config(world=True, base=base), Silent())
     assert bench.panel is not None
-    subjects = bench.panel.trusted("subject")
+    subjects = tuple(name for name in known_to(base) if name in bench.panel.trusted("subject"))
     scenes = [replace(it, phrasing=0) for it in world.scenes(REAL, count, subjects, styles=("plain",))]
     references = [world.draw(it) for it in world.scenes(OTHERS, count, subjects, styles=("plain",))]
     captions = [world.caption(it) for it in scenes]
@@ -50,7 +51,7 @@ def of_judging(base: str, count: int, out: Path) -> str:
         f"{count} pictures a row, of {len(subjects)} subjects; distances from {count} other real scenes; {SAMPLER}, "
         f"{STEPS} steps, guidance {GUIDANCE:g}. In brackets the 95% interval, or ± the standard error.\n",
         table(head, rows), "## Painting into a picture, enlarging one\n",
-        *_kept(bench, LatentDiffusion.load(base), max(8, count // 5)),
+        *_kept(bench.panel, LatentDiffusion.load(base), subjects, max(8, count // 5)),
     ]  # fmt: skip
     sheet = grid([pictures[:12] for pictures, _ in sets.values()], list(sets), cell=96)
     return page(out, "judging", "Whether to believe the judges", "judging", "\n".join(parts), sheet, "what was judged")
@@ -90,15 +91,15 @@ def _figures(bench: Bench, pictures: Pictures, words: list[str], references: Pic
 # -- what generate keeps -----------------------------------------------------------------------------------------------
 
 
-def _kept(bench: Bench, model: LatentDiffusion, count: int) -> list[str]:
+def _kept(panel: Panel, model: LatentDiffusion, subjects: Sequence[str], count: int) -> list[str]:
     """Inpainting and upscaling, as tables."""
-    inside, free, changed = _painted(bench, model, count)
+    inside, free, changed = _painted(panel, model, subjects, count)
     rows = [
         ("subject right, drawn freely", percent(free)), ("subject right, painted into a picture", percent(inside)),
         ("painted / free (at least 60% is asked for)", f"{fmean(inside) / fmean(free):.0%}"),
         (f"pixels changed farther than {SEAM} px from the mask", f"{changed}"),
     ]  # fmt: skip
-    ours, bicubic, kept = _enlarged(bench, model, count)
+    ours, bicubic, kept = _enlarged(panel, model, subjects, count)
     more = [
         ("confidence of both judges in the right subject, enlarged by `--upscale 2`", f"{fmean(ours):.3f}"),
         ("the same, bicubic", f"{fmean(bicubic):.3f}"),
@@ -112,10 +113,11 @@ def _kept(bench: Bench, model: LatentDiffusion, count: int) -> list[str]:
     ]
 
 
-def _painted(bench: Bench, model: LatentDiffusion, count: int) -> tuple[list[bool], list[bool], int]:
+def _painted(
+    panel: Panel, model: LatentDiffusion, subjects: Sequence[str], count: int
+) -> tuple[list[bool], list[bool], int]:
     """Whether both judges see the subject in the hole, and in free pictures; how many pixels changed that must not."""
-    assert bench.panel is not None
-    subjects, pipe = bench.panel.trusted("subject"), model.pipeline(SAMPLER)
+    pipe = model.pipeline(SAMPLER)
     scenes = [replace(it, phrasing=0) for it in world.scenes(SCENES, count, subjects, styles=("plain",))]
     names, prompts = [it.subject for it in scenes], [world.caption(it) for it in scenes]
     start = (model.resolution - HOLE) // 2
@@ -131,14 +133,15 @@ def _painted(bench: Bench, model: LatentDiffusion, count: int) -> tuple[list[boo
         changed += int((np.asarray(made)[away] != np.asarray(original)[away]).any(-1).sum())
         crops.append(made.crop(box))
     free = drawn(model, prompts, range(count))
-    return bench.panel.right(crops, "subject", names), bench.panel.right(free, "subject", names), changed
+    return panel.right(crops, "subject", names), panel.right(free, "subject", names), changed
 
 
-def _enlarged(bench: Bench, model: LatentDiffusion, count: int) -> tuple[list[float], list[float], list[float]]:
+def _enlarged(
+    panel: Panel, model: LatentDiffusion, subjects: Sequence[str], count: int
+) -> tuple[list[float], list[float], list[float]]:
     """The judges' confidence in the right subject, ours and bicubic; decibels of ours when shrunk."""
-    assert bench.panel is not None
-    pipe, panel = model.pipeline(SAMPLER), bench.panel
-    scenes = [replace(it, phrasing=0) for it in world.scenes(SMALL, count, panel.trusted("subject"), styles=("plain",))]
+    pipe = model.pipeline(SAMPLER)
+    scenes = [replace(it, phrasing=0) for it in world.scenes(SMALL, count, subjects, styles=("plain",))]
     small = [world.draw(it).resize((SHRUNK, SHRUNK), Image.Resampling.BOX) for it in scenes]
     shots = [Shot(world.caption(it), i, "", STEPS, GUIDANCE) for i, it in enumerate(scenes)]
     ours = [enlarge(pipe, picture, shot, 2.0) for picture, shot in zip(small, shots, strict=True)]
