@@ -53,7 +53,7 @@ def stages(folder: Path, steps: int, start: str) -> Iterator[tuple[str, dict[str
     The autoencoder learns on crops first, which are a quarter of the work, and then on whole pictures.
     """
     words = str(folder / "words.txt")  # known ones keep what they mean
-    shared = {"precision": "bf16", "lr_scheduler": "cosine", "save_every": 500, "seed": 1, "words": words}
+    shared = {"precision": "auto", "lr_scheduler": "cosine", "save_every": 500, "seed": 1, "words": words}
     vae = {**shared, "stage": "autoencoder", "images": str(folder / "all"), "batch_size": 16, "ema": 0.0}
     crops = folder / "crops"
     if start == "new":
@@ -94,7 +94,7 @@ def teach(folder: Path, subjects: Sequence[str], count: int, steps: int, start: 
         write_world(folder / "lessons", count, TAUGHT_SEED, subjects=both, mixture=True)
     out = folder / "taught"
     options = {
-        "precision": "bf16", "lr_scheduler": "cosine", "stage": "diffusion", "base": start, "snr_gamma": 5.0,
+        "precision": "auto", "lr_scheduler": "cosine", "stage": "diffusion", "base": start, "snr_gamma": 5.0,
         "images": str(folder / "lessons"), "steps": steps, "learning_rate": 3e-4, "warmup_steps": steps // 10,
         "ema": 0.995, "samples": 0, "out": str(out), "resume": (out / "config.toml").exists(),
     }  # fmt: skip
