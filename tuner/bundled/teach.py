@@ -1,4 +1,4 @@
-"""The makers' plain supervised loop, for the judges and the eye. It can be stopped and goes on."""
+"""The makers' plain supervised loop, for both judges. It can be stopped and goes on."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -209,8 +209,3 @@ def need(value: bool, sentence: str) -> None:
     """Raises RequestError with the sentence where the value does not hold."""
     if not value:
         raise RequestError(sentence)
-
-
-def rows_of(pictures: Sequence[Image.Image], count: int) -> Iterator[Sequence[Image.Image]]:
-    """The pictures in rows of `count`, as `Bench.shots` orders them."""
-    return (pictures[i : i + count] for i in range(0, len(pictures), count))
