@@ -17,7 +17,7 @@ from ..evaluation.features import collect, network
 from ..evaluation.judge import pixels
 from ..evaluation.panel import Panel
 from ..evaluation.relations import Related
-from ..evaluation.sheet import grid
+from ..evaluation.sheet import captioned
 from ..models.latent_diffusion import LatentDiffusion, recommended
 from . import emoji, mixture, world
 from .pages import BATCH, GUIDANCE, SAMPLER, STEPS, drawn, page, percent, table
@@ -162,6 +162,4 @@ def fidelity(model: LatentDiffusion, subjects: Sequence[str], count: int = 128) 
 def hundred(model: LatentDiffusion, known: Sequence[str]) -> Image.Image:
     """A sheet of a hundred prompts at seed 0, with their words."""
     words = [world.caption(it) for it in mixture.mixture(SHOWN, 100, tuple(known))]
-    made = drawn(model, words, [0] * len(words))
-    rows = [made[i : i + 10] for i in range(0, 100, 10)]
-    return grid(rows, [" · ".join(words[i : i + 10]) for i in range(0, 100, 10)], cell=128)
+    return captioned(drawn(model, words, [0] * len(words)), words, across=10)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 GAP, INK, PAPER = 6, (30, 30, 34), (255, 255, 255)
+LONGEST = 640  # pixels that a row of few pictures is widened to, for its words
 
 
 def grid(
@@ -22,7 +24,8 @@ def grid(
     """
     font = ImageFont.load_default(13)
     band = 20 if rows else 0
-    width = max(len(row) for row in pictures) * (cell + GAP) + GAP
+    words_need = min(LONGEST, max((int(font.getlength(words)) + 2 * GAP for words in rows), default=0))
+    width = max(max(len(row) for row in pictures) * (cell + GAP) + GAP, words_need)
     top = 22 if columns else 0
     sheet = Image.new("RGB", (width, top + len(pictures) * (cell + GAP + band) + GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -33,10 +36,40 @@ def grid(
         if rows:
             pen.text((GAP, y0), rows[y], INK, font)
         for x, picture in enumerate(row):
-            whole = cell % picture.width == 0  # small pictures are enlarged without blur
-            scaled = picture.resize((cell, cell), Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS)
-            sheet.paste(scaled, (GAP + x * (cell + GAP), y0 + band))
+            sheet.paste(_scaled(picture, cell), (GAP + x * (cell + GAP), y0 + band))
     return sheet
+
+
+def captioned(pictures: Sequence[Image.Image], words: Sequence[str], across: int, cell: int = 128) -> Image.Image:
+    """Pictures in rows of `across`, each scaled to `cell` pixels, with all its words under it."""
+    font, line = ImageFont.load_default(11), 14
+    texts = [_wrapped(text, font, cell) for text in words]
+    band = line * max(map(len, texts)) + GAP
+    down = -(-len(pictures) // across)
+    sheet = Image.new("RGB", (across * (cell + GAP) + GAP, down * (cell + GAP + band) + GAP), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for place, (picture, lines) in enumerate(zip(pictures, texts, strict=True)):
+        x, y = GAP + place % across * (cell + GAP), GAP + place // across * (cell + GAP + band)
+        sheet.paste(_scaled(picture, cell), (x, y))
+        for number, text in enumerate(lines):
+            pen.text((x, y + cell + 2 + number * line), text, INK, font)
+    return sheet
+
+
+def _scaled(picture: Image.Image, cell: int) -> Image.Image:
+    whole = cell % picture.width == 0  # small pictures are enlarged without blur
+    return picture.resize((cell, cell), Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS)
+
+
+def _wrapped(text: str, font: Any, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def beside(before: Path, after: Path) -> Image.Image:
