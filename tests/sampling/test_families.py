@@ -5,11 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
+from tuner.bundled.world import Scene
+from tuner.bundled.world import draw as draw_scene
 from tuner.errors import RequestError
+from tuner.models.latent_diffusion import LatentDiffusion
 from tuner.models.samplers import taken
 from tuner.sampling.drawing import draw, passes
 from tuner.sampling.enlarging import enlarge
-from tuner.sampling.images import Source
+from tuner.sampling.images import Source, decode, encode
 from tuner.sampling.request import Config, rows
 from tuner.sampling.shots import Shot
 
@@ -51,6 +54,16 @@ def test_enlarging(family_model, family, monkeypatch):
     assert seen == {torch.Size((side, side))}  # tiles of the size that the base was trained on
     with pytest.raises(RequestError, match="ask for less"):
         enlarge(pipe, picture, Shot("a cat", 1), 1000)
+
+
+def test_enlarging_keeps_what_the_autoencoder_would_lose():
+    model = LatentDiffusion.load("emoji")
+    pipe, picture = model.pipeline("dpm++"), draw_scene(Scene("taxi", "green"), 32)
+    large = picture.resize((64, 64), Image.Resampling.LANCZOS)
+    enlarged = enlarge(pipe, picture, Shot("a taxi on a green background", 1, steps=10), 2, 0.1)
+    again = decode(pipe, encode(pipe, large))
+    kept, lost = (np.abs(np.asarray(one, float) - np.asarray(large)).mean() for one in (enlarged, again))
+    assert 0 < kept < 0.7 * lost
 
 
 def test_a_way_needs_two_ends_that_differ_by_prompt_and_seed_alone(tmp_path):

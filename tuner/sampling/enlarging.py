@@ -1,11 +1,13 @@
 """Enlarging a picture: it is resized, and its detail drawn anew by a short way back from noise, in tiles of the size
-that the base was trained on."""
+that the base was trained on. What the autoencoder alone would lose of it is given back: the resized picture is changed
+by the difference between what was drawn and what the autoencoder makes of the picture undrawn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from ..errors import RequestError
@@ -64,13 +66,15 @@ def enlarge(
     from PIL import Image, ImageOps
 
     size = enlarged_size(pipe, picture.size, factor)
-    start = Start(encode(pipe, ImageOps.fit(picture, size, Image.Resampling.LANCZOS)), strength)
+    fitted = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    start = Start(encode(pipe, fitted), strength)
     channels, height, width = start.latents.shape[1:]
     noise, generators = starts([shot], (channels, height, width))
     tile = own_side(pipe) // pipe.vae_scale_factor
     latents = denoise(pipe, noise, Prompts(pipe).told([shot]), shot.steps, generators, how or SamplingOptions(), start,
                       tile, batch_size, tick)  # fmt: skip
-    return decode(pipe, latents)
+    drawn, undrawn = (np.asarray(decode(pipe, each), dtype=np.int16) for each in (latents, start.latents))
+    return Image.fromarray((np.asarray(fitted, dtype=np.int16) + drawn - undrawn).clip(0, 255).astype(np.uint8))
 
 
 def enlarging_passes(shots: Sequence[Shot], strength: float) -> int:
