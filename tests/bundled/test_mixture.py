@@ -62,6 +62,16 @@ def test_the_kinds_have_their_shares() -> None:
     assert sum(world.STYLE_SHARE) == pytest.approx(1) and len(world.STYLE_SHARE) == len(world.STYLES)
 
 
+def test_the_harder_draw_has_more_of_what_is_slow_to_learn_and_of_all_else_some() -> None:
+    found = list(mixture.harder(21, 1000))
+    assert found == list(mixture.harder(21, 1000)) and found[:10] == list(mixture.harder(21, 10))
+    shares = [Counter(map(world.kind, these)) for these in (MANY, found)]
+    usual, more = (counts["related"] / counts.total() for counts in shares)
+    assert more > 1.5 * usual and shares[1].keys() == shares[0].keys()
+    assert 0.45 < np.mean([mixture.slow(it) for it in found]) < 0.65
+    assert {it.style for it in found} == set(world.STYLES) and set(found) <= set(mixture.mixture(21, 2500))
+
+
 def test_what_is_withheld_is_never_drawn() -> None:
     pairs = set(mixture.unseen())
     for it in MANY:

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,10 +53,15 @@ def write_world(
         raise RequestError(f"--style {style}: there is no such style; take one of {', '.join(world.STYLES)}.")
     if style and mixture:
         raise RequestError(f"--style {style}: a mixture is in all styles; leave one of the two out.")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise RequestError(f"{out} already holds something; name a new folder.")
     styles = (style,) if style else world.STYLES
     scenes = mixed_scenes(seed, count, subjects) if mixture else world.scenes(seed, count, subjects, styles=styles)
+    write_scenes(out, scenes, size)
+
+
+def write_scenes(out: Path, scenes: Iterable[world.Scene], size: int = 64) -> None:
+    """Scenes as files. Raises RequestError where `out` already holds something."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise RequestError(f"{out} already holds something; name a new folder.")
     rows = []
     with replacing(out) as part:
         part.mkdir()

@@ -3,6 +3,7 @@
 Some pairs of a subject with a colour or a style are never drawn: what the base makes of them is composed, not recalled.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -19,6 +20,7 @@ CAT_WEIGHT = 1.6  # eleven faces that differ by a mouth and two eyes
 KINDS = {"related": 0.24, "counted": 0.10, "sized": 0.08, "planted": 0.015}  # the rest are single
 TEXTURED, STYLED = 0.2, 0.2  # shares: of single scenes with a texture, of all others not in plain style
 WITHHELD = 0.08
+SLOW = ("pixel art", "mosaic")  # styles that come late, as relations do
 
 PLANTED = (
     Scene("robot", "yellow", "comic", grain=11, texture="dotted", relation="left of", other="rose",
@@ -76,6 +78,18 @@ def mixture(seed: int, count: int, subjects: Sequence[str] = emoji.KNOWN) -> Ite
     """`count` scenes; scene i depends on (seed, i) alone."""
     for i in range(count):
         yield mixed(np.random.default_rng((seed, i)), subjects)
+
+
+def harder(seed: int, count: int, subjects: Sequence[str] = emoji.KNOWN) -> Iterator[Scene]:
+    """`count` scenes of the mixture, most of them of what a base is slow to learn: it leaves out two of three others."""
+    rngs = (np.random.default_rng((seed, i)) for i in itertools.count())
+    drawn = (it for i, it in enumerate(mixed(rng, subjects) for rng in rngs) if i % 3 == 0 or slow(it))
+    return itertools.islice(drawn, count)
+
+
+def slow(it: Scene) -> bool:
+    """Whether a base is slow to learn to draw a scene of this kind."""
+    return bool(it.other) or it.style in SLOW
 
 
 def _of(kind: str, rng: np.random.Generator, subjects: Sequence[str]) -> Scene:
