@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from tuner.errors import RequestError
 from tuner.models import checkpoint as single
-from tuner.models.architecture import published
+from tuner.models.architecture import published, save
 from tuner.models.checkpoint import clip_tokenizer
 from tuner.models.latent_diffusion import LatentDiffusion
 
@@ -105,6 +105,15 @@ def refused(base: object, *words: str) -> None:
         LatentDiffusion.load(str(base))
     assert all(word in str(error.value) for word in words), str(error.value)
     assert str(error.value).endswith(".")
+
+
+def test_a_written_folder_does_not_say_where_its_parts_came_from(
+    tiny_family: Callable[[str], str], tmp_path: Path
+) -> None:
+    source = tiny_family("sdxl")
+    save(LatentDiffusion.load(source), tmp_path / "written")
+    files = [file for file in (tmp_path / "written").rglob("*.json") if "vocab" not in file.name]
+    assert len(files) >= 6 and not [file for file in files if source in file.read_text()]
 
 
 def test_folders_that_are_refused(folder: Path) -> None:

@@ -158,7 +158,8 @@ def save(model: LatentDiffusion, folder: Path, dtype: torch.dtype = torch.float3
     """Write a diffusers folder, atomically. The model itself is left as it is.
 
     The text encoder's config names float32: transformers would otherwise load it in its file's precision, diffusers
-    the U-Net in fp32, and the two would not meet. vocab.json and merges.txt are written for older loaders.
+    the U-Net in fp32, and the two would not meet. vocab.json and merges.txt are written for older loaders. Nothing says
+    from which folder of this machine the parts once came.
     """
     import copy
 
@@ -168,6 +169,8 @@ def save(model: LatentDiffusion, folder: Path, dtype: torch.dtype = torch.float3
         pipe.save_pretrained(part, safe_serialization=True)
         for name, tokens in zip(model.family.tokenizers, model.tokenizers, strict=True):
             tokens.backend_tokenizer.model.save(str(part / name))
-        for name in model.family.encoders:
+        for name in model.networks:
             config = part / name / "config.json"
-            config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+            said = json.loads(config.read_text()) | ({"dtype": "float32"} if name in model.family.encoders else {})
+            said.pop("_name_or_path", None)
+            config.write_text(json.dumps(said, indent=2) + "\n")
