@@ -34,9 +34,17 @@ def training() -> str:
 
     lora = {"steps": 400, "batch_size": 8, "learning_rate": 1e-3, "class_prompt": prompts(0)}
     contexts = [f"{{}} on a {colour} background" for colour in colours]
+    others: dict[str, dict[str, Any]] = {
+        "textual-inversion": {
+            "template": "captions", "vectors": 4, "learning_rate": 5e-3, "batch_size": 4, "steps": 400,
+        },
+        "controlnet": {"steps": 1000, "batch_size": 8, "learning_rate": 5e-4},
+        "t2i-adapter": {"steps": 1000, "batch_size": 8, "learning_rate": 1e-3},
+        "finetune": {"steps": 400, "batch_size": 8, "learning_rate": 1e-4, "class_prompt": prompts(0)},
+    }  # fmt: skip
     evaluate = {"world": True, "prompt": contexts, "other": prompts(5)}  # others than a LoRA is shown while it trains
     return "# Defaults on this base; flags and configuration files go before them.\n" + "\n".join(
-        f"[{name}]\n{write_toml(values)}" for name, values in (("lora", lora), ("evaluate", evaluate))
+        f"[{name}]\n{write_toml(values)}" for name, values in {"lora": lora, **others, "evaluate": evaluate}.items()
     )
 
 
@@ -66,7 +74,8 @@ def stages(folder: Path, steps: int, start: str) -> Iterator[tuple[str, dict[str
     if start == "new":
         sizes = {"crop": 32, "latent_channels": LATENT_CHANNELS}
         yield "crops", {**vae, **sizes, "steps": steps, "learning_rate": 1e-3}
-        yield "pictures", {**vae, "base": str(folder / "crops" / "pipeline"), "steps": steps // 3, "learning_rate": 4e-4}
+        start = str(folder / "crops" / "pipeline")
+        yield "pictures", {**vae, "base": start, "steps": steps // 3, "learning_rate": 4e-4}
         start = str(folder / "pictures" / "pipeline")
     last = {
         **shared, "stage": "diffusion", "steps": steps, "optimizer": "muon", "warmup_steps": min(50, steps // 10),

@@ -81,7 +81,7 @@ def mixture(seed: int, count: int, subjects: Sequence[str] = emoji.KNOWN) -> Ite
 
 
 def harder(seed: int, count: int, subjects: Sequence[str] = emoji.KNOWN) -> Iterator[Scene]:
-    """`count` scenes of the mixture, most of them of what a base is slow to learn: it leaves out two of three others."""
+    """`count` scenes of the mixture, most of what a base is slow to learn: two of three others are left out."""
     rngs = (np.random.default_rng((seed, i)) for i in itertools.count())
     drawn = (it for i, it in enumerate(mixed(rng, subjects) for rng in rngs) if i % 3 == 0 or slow(it))
     return itertools.islice(drawn, count)
