@@ -38,7 +38,7 @@ class Controlnet(Recipe):
     """A trainable copy of the encoder beside the frozen U-Net."""
 
     Config = ControlnetOptions
-    adapts = True
+    adapts, suite = True, "control"
 
     def __init__(self, config: ControlnetOptions, model: LatentDiffusion) -> None:
         super().__init__(config, model)

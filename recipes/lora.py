@@ -23,40 +23,28 @@ from tuner.adapters.lora import Lora as LoraFile
 from tuner.adapters.together import Together
 from tuner.config import common, option
 from tuner.data.batch import Batch
-from tuner.data.source import Source, imagined, pictures, with_latents, with_prompts
+from tuner.data.options import PriorOptions
+from tuner.data.source import Source, preserving
 from tuner.errors import RequestError
 from tuner.models.latent_diffusion import LatentDiffusion
+from tuner.models.layers import Layer, paths_of
 from tuner.models.words import Word, teach
 from tuner.randomness import seed_of
 from tuner.recipe import Recipe, TrainConfig
 from tuner.run import Run
 
-# What a target is: in the U-Net, and in a text encoder. Attention's q, k, v and out train together: text-encoder files
-# of fewer are refused by some loaders.
-TARGETS = {
-    "attention": (r"attn[12]\.to_(q|k|v|out\.0)", r"self_attn\.(q|k|v|out)_proj"),
-    "cross-attention": (r"attn2\.to_(q|k|v|out\.0)", r"self_attn\.(q|k|v|out)_proj"),
-    "feed-forward": (r"ff\.net\.(0\.proj|2)", r"mlp\.fc[12]"),
-    "projections": (r"attentions\.\d+\.proj_(in|out)", ""),
-    "convolutions": (r"resnets\.\d+\.conv(1|2|_shortcut)|(down|up)samplers\.\d+\.conv", ""),
-}
 
-
-class LoraOptions(TrainConfig):
+class LoraOptions(PriorOptions, TrainConfig):
     """Options of `tuner lora`."""
 
     rank: int = common(16, "Rank of the update: its capacity, and the file's size.", ge=1, le=1024)
     alpha: float = common(0.0, "Scale of the update times its rank; 0 takes the rank.", ge=0)
     variant: Literal["lora", "dora", "rslora", "loha", "lokr"] = common("lora", "The form of the update.")
-    targets: list[Literal["attention", "cross-attention", "feed-forward", "projections", "convolutions"]] = Field(
-        ["attention"], description="The layers that are updated; repeatable.", min_length=1
-    )
+    targets: list[Layer] = Field(["attention"], description="The layers that are updated; repeatable.", min_length=1)
     train_text_encoder: bool = Field(False, description="Update the text encoders as well.")
     text_learning_rate: float = Field(0.0, ge=0, description="The text encoders' learning rate; 0 is the U-Net's.")
     embedding: str = option("", "A token of `tuner textual-inversion` to start from, for captions to name.", "FILE")
     embedding_learning_rate: float = Field(0.0, ge=0, description="Train the token's vectors too, at this rate.")
-    class_prompt: list[str] = Field([], description="What the base is not to forget (prior preservation); repeatable.")
-    class_images: int = Field(1, ge=1, description="Pictures of each class prompt, drawn by the base before training.")
 
 
 class Lora(Recipe):
@@ -84,9 +72,9 @@ class Lora(Recipe):
         with torch.random.fork_rng(devices=[]):  # peft draws from the global generator
             torch.manual_seed(seed_of(config.seed, "lora"))
             for name, network in self.trained.items():
-                layers = "|".join(filter(None, (TARGETS[target][name != "unet"] for target in config.targets)))
+                layers = paths_of(config.targets, text_encoder=name != "unet")
                 if layers:
-                    settings = _settings(config, target_modules=rf"(.*\.)?({layers})", exclude_modules=model.idle(name))
+                    settings = _settings(config, target_modules=layers, exclude_modules=model.idle(name))
                     inject_adapter_in_model(settings, network)
         self.rows.requires_grad_(config.embedding_learning_rate > 0)  # after peft, which freezes all that it finds
 
@@ -103,18 +91,9 @@ class Lora(Recipe):
         return [{"params": unet}, *({"params": part, **text} for part in encoders if part), *word]
 
     def data(self, run: Run) -> Source:
-        """The folder's examples and, as often, pictures of the class prompts that the base itself draws."""
-        source = self._encoded(pictures(self.config, self.model))
-        if not self.config.class_prompt:
-            return source
-        prior = imagined(source, self.model, self.config.class_prompt, self.config.class_images)
-        return source.with_prior(self._encoded(prior))
-
-    def _encoded(self, source: Source) -> Source:
-        """Latents always; prompts too, unless their encoders or a token's vectors train."""
-        source = with_latents(source, self.model)
+        """Prompts are encoded once, unless their encoders or a token's vectors train."""
         trains = self.config.train_text_encoder or any(p.requires_grad for p in self.rows)
-        return source if trains else with_prompts(source, self.model)
+        return preserving(self.config, self.model, prompts=not trains)
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)

@@ -38,7 +38,7 @@ class T2iAdapter(Recipe):
     """A feature extractor beside the frozen U-Net."""
 
     Config = T2iAdapterOptions
-    adapts = True
+    adapts, suite = True, "control"
 
     def __init__(self, config: T2iAdapterOptions, model: LatentDiffusion) -> None:
         super().__init__(config, model)

@@ -111,7 +111,8 @@ class TextualInversion(Recipe):
         return self.templates[:4] or [self._named(caption) for caption in super().prompts(source)]
 
     def artifact(self) -> Embedding:
-        return Embedding.of(self.model, Word(self.token, tuple(self.rows)), self.metadata())
+        said = {"called": self.subject(self.config), "began": self.config.init}
+        return Embedding.of(self.model, Word(self.token, tuple(self.rows)), {**self.metadata(), **said})
 
 
 def token_of(config: TextualInversionOptions) -> str:

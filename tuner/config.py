@@ -90,8 +90,8 @@ def panel_of(config: type[Options], name: str, field: FieldInfo) -> str:
 
 
 def flag(name: str) -> str:
-    """`batch_size` -> `--batch-size`."""
-    return "--" + name.replace("_", "-")
+    """`batch_size` -> `--batch-size`; `from_`, which Python does not allow without the line, -> `--from`."""
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 def nearest(wrong: str, names: Collection[str], elsewhere: Mapping[str, str] = ELSEWHERE, in_file: bool = False) -> str:

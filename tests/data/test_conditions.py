@@ -1,5 +1,6 @@
 """What pictures are steered by: each condition on pictures made by hand, and how it comes to the batches."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -155,9 +156,10 @@ def test_wrong_conditions(model, shapes, tmp_path):
     assert "two.png cannot be read: it is no picture of a kind known here" in refused(given)
     with pytest.raises(RequestError, match=r"--condition cany: there is no such condition .*; did you mean canny\?"):
         check_condition("cany")
-    with pytest.raises(RequestError, match="name one of canny, soft-edge, gray, blur, colour-grid, or a folder of pic"):
+    with pytest.raises(RequestError, match="name one of canny, soft-edge, gray, blur, colour-grid, a folder of p"):
         check_condition(str(tmp_path / "none"))
     check_condition(str(given))
+    check_condition("column:depth")
 
 
 def test_pictures_without_names(model, images, tmp_path):
@@ -166,6 +168,100 @@ def test_pictures_without_names(model, images, tmp_path):
     rows = {"image": [Image.new("RGB", (32, 32))] * 2, "text": ["a", "b"]}
     datasets.Dataset.from_dict(rows, datasets.Features(image=datasets.Image(), text=datasets.Value("string"))
                                ).save_to_disk(str(tmp_path / "saved"))  # fmt: skip
-    with pytest.raises(RequestError, match="have no names to go by"):
+    with pytest.raises(
+        RequestError, match="have no names to go by; name a column of the data set, --condition column:"
+    ):
         with_conditions(source_of(model, tmp_path / "saved"), images, str(tmp_path / "saved"))
     assert Cache().get("conditions", "none") is None
+
+
+SIZES = {"one": (40, 32), "two": (32, 64), "three": (33, 31)}
+
+
+def noise(number: int, size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(number).integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
+
+
+def tabled(root: Path, kind: str, at: str = ".", column: str = "depth_file_name") -> Path:
+    """Pictures and, in another folder, their conditions, as a table of imagefolder says which is whose."""
+    import datasets
+
+    home, table = root / at, []
+    for number, (name, size) in enumerate(SIZES.items()):
+        for file, seed in ((home / f"{name}.png", number), (home / "conditions" / f"{number}.png", 10 + number)):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            noise(seed, size).save(file)
+        table.append({"file_name": f"{name}.png", column: f"conditions/{number}.png", "text": name, "other": "x"})
+    frame = datasets.Dataset.from_list(table)
+    file = str(home / f"metadata.{kind}")
+    {"jsonl": frame.to_json, "csv": frame.to_csv, "parquet": frame.to_parquet}[kind](file)
+    return root
+
+
+def saved(folder: Path, lacks: int | None = None) -> Path:
+    """The same as `datasets` saves it, with pictures in both columns."""
+    import datasets
+
+    depths = [None if number == lacks else noise(10 + number, size) for number, size in enumerate(SIZES.values())]
+    rows = {"image": [noise(n, size) for n, size in enumerate(SIZES.values())], "text": [*SIZES], "depth": depths}
+    kinds = datasets.Features(image=datasets.Image(), text=datasets.Value("string"), depth=datasets.Image())
+    datasets.Dataset.from_dict(rows, kinds).save_to_disk(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["jsonl", "csv", "parquet", "nested", "plain", "saved"])
+@pytest.mark.parametrize("asked", ["column:depth", "column:depth_file_name"])
+def test_a_column_of_the_data_set(model, tmp_path, layout, asked):
+    """Whatever holds it, each picture has its own row's condition, cropped as it is."""
+    folder = tmp_path / "set"
+    if layout == "saved":
+        saved(folder)
+    else:
+        kind, at = ("jsonl", "inside") if layout == "nested" else (layout.replace("plain", "jsonl"), ".")
+        tabled(folder, kind, at, "depth" if layout == "plain" else "depth_file_name")
+    source = with_pixels(with_conditions(source_of(model, folder), asked, str(folder)))
+    assert source.captions and sorted(source.captions) == sorted(SIZES)
+    assert not any("not in the metadata" in note for note in source.notes)
+    for caption, pixels, control in zip(source.captions, source.pixels, source.controls, strict=True):
+        number = [*SIZES].index(caption)
+        plain = tmp_path / f"{caption}.png"
+        noise(10 + number, SIZES[caption]).save(plain)
+        assert pixels.shape == control.shape
+        wanted = source_of(model, plain_folder(tmp_path / caption, plain)).pixels[0]
+        assert torch.equal(control, wanted)
+
+
+def plain_folder(folder: Path, file: Path) -> Path:
+    folder.mkdir()
+    file.rename(folder / file.name)
+    return folder
+
+
+def test_wrong_columns(model, images, tmp_path):
+    def refused(folder: Path, condition: str = "column:depth") -> str:
+        with pytest.raises(RequestError) as error:
+            with_conditions(source_of(model, folder), condition, str(folder))
+        return str(error.value)
+
+    folder = tabled(tmp_path / "set", "jsonl")
+    said = refused(folder, "column:depht")
+    assert said == f"--condition column:depht: --images {folder} has no such column; its columns with pictures: depth."
+    assert refused(Path(images)).endswith("has no such column; no other column has pictures.")
+    noise(0, (64, 32)).save(folder / "conditions" / "1.png")
+    assert refused(folder).endswith("1.png has 64 x 32 pixels, its picture 32 x 64; the two must have the same size.")
+    (folder / "conditions" / "1.png").write_text("no picture")
+    assert "column:depth: " in refused(folder) and "1.png cannot be read: it is no picture of a kind" in refused(folder)
+    (folder / "conditions" / "1.png").unlink()
+    assert "1.png cannot be read: there is no such file." in refused(folder)
+    (folder / "conditions" / "1.png").symlink_to(Path(images) / "red.png")
+    assert refused(folder).endswith("two.png names no picture in the folder.")
+    table = folder / "metadata.jsonl"
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    for wrong in ("../pictures/red.png", "", None, 7, "https://example.org/red.png"):
+        table.write_text("\n".join(json.dumps(row | {"depth_file_name": wrong} if n == 1 else row) for n, row in
+                                   enumerate(rows)))  # fmt: skip
+        assert refused(folder).endswith("two.png names no picture in the folder."), wrong
+        assert len(source_of(model, folder)) == 3  # who does not ask for the column, does not mind
+    assert refused(saved(tmp_path / "saved", lacks=2)).endswith(
+        "row 2, depth cannot be read: its row holds no picture."
+    )

@@ -1,5 +1,6 @@
 """`tuner controlnet`: what its own options do, what its folder is, and what autograd keeps."""
 
+import json
 import re
 from pathlib import Path
 
@@ -137,6 +138,23 @@ def test_a_run_its_folder_and_its_words(tuner, tiny_base, images, tmp_path, monk
     for name, seen in (("one", "condition.png"), ("other", "picture.png")):
         assert tuner("generate", "a cat", *flags, "--control-image", seen, "--out", name).exit_code == 0
     assert Image.open("one/0000.png").tobytes() != Image.open("other/0000.png").tobytes()
+
+
+def test_a_column_of_the_data_set_is_the_condition(tuner, tiny_base, images, tmp_path):
+    (Path(images) / "gray").mkdir()
+    rows = []
+    for file in sorted(Path(images).glob("*.png")):
+        Image.open(file).convert("L").save(Path(images) / "gray" / file.name)
+        rows.append({"file_name": file.name, "conditioning_image_file_name": f"gray/{file.name}", "text": "a cat"})
+    (Path(images) / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    call = ("controlnet", "--base", tiny_base, "--images", images, "--out", tmp_path / "run", *FAST)
+    result = tuner(*call, "--condition", "column:conditioning_image")
+    assert result.exit_code == 0, result.stderr
+    first = Image.open(Path(images) / "gray" / "blue.png").convert("RGB")
+    assert Image.open(tmp_path / "run" / "condition.png").tobytes() == first.tobytes()
+    result = tuner(*call, "--out", tmp_path / "other", "--condition", "column:depth")
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.endswith("has no such column; its columns with pictures: conditioning_image.\n")
 
 
 def test_going_on_from_another(tuner, tiny_base, tiny_family, images, tmp_path):

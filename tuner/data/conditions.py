@@ -1,4 +1,5 @@
-"""What pictures are steered by: computed from the pictures themselves, or given in a folder as pictures of their names.
+"""What pictures are steered by: computed from the pictures themselves, or given: in a folder as pictures of their
+names, or in a column of the data set.
 
 The choice follows Zhang et al. 2023 (arXiv:2302.05543), section 4, and Mou et al. 2023 (arXiv:2302.08453), section 4:
 Canny's edges (Canny 1986, doi:10.1109/TPAMI.1986.4767851), soft edges, and spatial palettes.
@@ -9,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -21,11 +21,10 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from ..errors import RequestError
-from .audit import Picture, digest
 from .cache import Cache, key_of
-from .examples import Example, OnDisk
+from .given import COLUMN, in_column, in_folder, naming
 from .options import Condition
-from .pictures import SUFFIXES, BadPicture, contents, header, shown
+from .pictures import BadPicture
 from .rows import Row, Rows
 from .sharing import make_missing
 
@@ -84,11 +83,12 @@ assert set(_WAYS) == set(get_args(Condition))
 
 
 def check_condition(condition: str) -> None:
-    """Raises RequestError where this is neither a condition that can be computed nor a folder."""
-    if condition in _WAYS or Path(condition).expanduser().is_dir():
+    """Raises RequestError where this is no condition that can be computed, no folder and no column."""
+    if condition in _WAYS or condition.startswith(COLUMN) or Path(condition).expanduser().is_dir():
         return
     near = difflib.get_close_matches(condition, _WAYS, 1)
-    end = f"did you mean {near[0]}?" if near else f"name one of {', '.join(_WAYS)}, or a folder of pictures."
+    others = f"a folder of pictures, or {COLUMN}NAME of the data set"
+    end = f"did you mean {near[0]}?" if near else f"name one of {', '.join(_WAYS)}, {others}."
     raise RequestError(f"--condition {condition}: there is no such condition and no such folder; {end}")
 
 
@@ -125,15 +125,19 @@ def with_conditions(source: Source, condition: str, images: str) -> Source:
     """The source, whose pictures are not encoded yet, with a condition for each, made once.
 
     Args:
-        condition: what is computed from the pictures, or a folder of pictures of the same names and sizes.
-        images: the folder of the pictures.
+        condition: what is computed from the pictures, a folder of pictures of the same names and sizes, or
+            `column:NAME`, a column of the data set that names or holds pictures of the same sizes.
+        images: the data set of the pictures.
 
     Raises:
-        RequestError: the folder lacks one, or one has another size than its picture or cannot be read.
+        RequestError: the folder or the column lacks one, or one has another size than its picture or cannot be read.
     """
     assert source.pixels is not None
-    known = condition in _WAYS
-    pictures = source.pixels.rows if known else _given(source.pixels.rows, Path(condition).expanduser(), images)
+    known, pictures = condition in _WAYS, source.pixels.rows
+    if condition.startswith(COLUMN):
+        pictures = in_column(pictures, condition, images)
+    elif not known:
+        pictures = in_folder(pictures, Path(condition).expanduser(), images)
     steers = [Steer(picture, condition if known else "", source.cache) for picture in pictures]
     rows = Rows(steers)
 
@@ -142,53 +146,8 @@ def with_conditions(source: Source, condition: str, images: str) -> Source:
 
     def work(part: list[Steer]) -> None:
         for steer in part:
-            with contextlib.suppress(BadPicture) if known else _named(condition):  # pictures are judged by others
+            with contextlib.suppress(BadPicture) if known else naming(condition):  # pictures are judged by others
                 rows.keep(steer.key, steer.read())
 
     make_missing(source.cache, list({steer.key: steer for steer in steers}.values()), there, work)
     return replace(source, controls=rows)
-
-
-@contextlib.contextmanager
-def _named(condition: str) -> Iterator[None]:
-    try:
-        yield
-    except BadPicture as error:
-        raise RequestError(f"--condition {condition}: {error}.") from None
-
-
-def _given(pictures: list[Row], folder: Path, images: str) -> list[Row]:
-    """The conditions in a folder, picture by picture: of the same path inside it, or of the same bare name."""
-    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
-    by_path = {_stem(file.relative_to(folder)): file for file in files}
-    root, found, missing = Path(images).expanduser(), list[Row](), list[str]()
-    for picture in pictures:
-        assert isinstance(picture, Picture)
-        if not isinstance(picture.example.file, OnDisk):
-            raise RequestError(f"--condition {folder}: the pictures of --images {images} have no names to go by.")
-        path = picture.example.file.path
-        inside = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-        file = by_path.get(_stem(inside)) or by_path.get(_stem(Path(path.name)))
-        if file is None:
-            missing.append(shown(inside))
-        else:
-            with _named(str(folder)):
-                found.append(_like(picture, file))
-    if missing:
-        more = f" nor {len(missing) - 1} others" if len(missing) > 1 else ""
-        raise RequestError(f"--condition {folder} has no picture for {missing[0]}{more}; name each as its picture is.")
-    return found
-
-
-def _like(picture: Picture, file: Path) -> Picture:
-    """A condition's file, cropped and scaled as its picture. Raises RequestError, BadPicture."""
-    data = contents(file)
-    seen, wanted = header(data, shown(file)), picture.place.original
-    if seen.size != wanted:
-        sizes = "{} x {} pixels, its picture {} x {}".format(*seen.size, *wanted)
-        raise RequestError(f"--condition: {shown(file)} has {sizes}; the two must have the same size.")
-    return Picture(Example(shown(file), OnDisk(file)), digest(data), picture.place, seen.animated)
-
-
-def _stem(path: Path) -> str:
-    return unicodedata.normalize("NFC", str(path.with_suffix("")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -41,6 +42,7 @@ class Example:
         fallback: what its folder says it shows (kohya's `10_subject class`).
         repeats: how often an epoch visits it.
         captioned: whether there is a caption at all, empty or not.
+        columns: other pictures in its row of a table, by the column's name.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Example:
     fallback: str = ""
     repeats: int = 1
     captioned: bool = False
+    columns: Mapping[str, File] = field(default_factory=dict)
 
 
 @dataclass

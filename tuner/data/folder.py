@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import RequestError
@@ -83,7 +84,7 @@ def _walk(folder: Path, root: Path, follow: bool, found: Listing, seen: set[Path
             yield path
         elif not entry.is_symlink() or follow:
             folders += [] if _real(path) in seen else [path]
-        elif not _real(path).is_relative_to(_real(root)):
+        elif not _within(path, root):
             found.left_out.append(_outside(path))
     names = {path.name.lower() for path in folders}
     splits = folder == root and names & TRAIN and names & OTHERS
@@ -105,11 +106,13 @@ def _listed(
             if row.fault:
                 found.refused.append(f"{row.where}: {row.fault}.")
                 continue
-            path = home / row.file_name
-            path = path if path.exists() else files.get(_plain(path), path)
-            used.add(path)
+            path = _found(home / row.file_name, files)
+            others = {column: _found(home / name, files) for column, name in row.files.items()}
+            used.update([path, *others.values()])
             if _allowed(path, root, follow, found):
-                yield from _example(path, root, files, used, found, row.caption)
+                columns = {column: OnDisk(file) for column, file in others.items() if follow or _within(file, root)}
+                for example in _example(path, root, files, used, found, row.caption):
+                    yield replace(example, columns=columns)
     except BadTable as error:
         found.refused.append(f"{error}.")
 
@@ -152,10 +155,19 @@ def _repeats(path: Path, root: Path, found: Listing) -> tuple[int, str]:
 
 def _allowed(path: Path, root: Path, follow: bool, found: Listing) -> bool:
     """Whether a file is in the folder, wherever links lead; if not it is left out, by name."""
-    if follow or _real(path).is_relative_to(_real(root)):
+    if follow or _within(path, root):
         return True
     found.left_out.append(_outside(path))
     return False
+
+
+def _within(path: Path, root: Path) -> bool:
+    return _real(path).is_relative_to(_real(root))
+
+
+def _found(path: Path, files: Mapping[str, Path]) -> Path:
+    """A file that a table names: failing that, the one whose name another system would write like this."""
+    return path if os.path.exists(path) else files.get(_plain(path), path)
 
 
 def _outside(path: Path) -> str:

@@ -90,7 +90,9 @@ def _examples(table: Any, images: str) -> Listing:
     if not column or (column != "image" and len(kinds) > 1):
         has = ", ".join(table.column_names)
         raise RequestError(f"--images {images} has no column `image` with pictures, only {has}; rename its column.")
-    table = table.cast_column(column, datasets.Image(decode=False))
+    for name in kinds:
+        table = table.cast_column(name, datasets.Image(decode=False))
+    others = [name for name in kinds if name != column]
     captions: list[str | None] = [None] * len(table)
     present = [name for name in COLUMNS if name in table.column_names]
     if present:
@@ -98,9 +100,9 @@ def _examples(table: Any, images: str) -> Listing:
     found = Listing()
     for row, caption in enumerate(captions):
         name = shown(f"{images}, row {row}")
-        found.examples.append(
-            Example(name, Cell(table, row, column), one_line(caption or ""), captioned=caption is not None)
-        )
+        columns = {other: Cell(table, row, other) for other in others}
+        file, text = Cell(table, row, column), one_line(caption or "")
+        found.examples.append(Example(name, file, text, captioned=caption is not None, columns=columns))
     if not found.examples:
         raise RequestError(f"--images {images} holds no picture; name another data set, or another --split.")
     return found

@@ -36,3 +36,10 @@ class DataOptions(FolderOptions):
     cache: str = option(
         "", "Folder of what was encoded before; default $TUNER_CACHE, else ~/.cache/tuner. `none`: no cache.", "DIR"
     )
+
+
+class PriorOptions(Options):
+    """What a base is not to forget while it learns: prior preservation. For recipes whose `data` is `preserving`."""
+
+    class_prompt: list[str] = Field([], description="What the base is not to forget (prior preservation); repeatable.")
+    class_images: int = Field(1, ge=1, description="Pictures of each class prompt, drawn by the base before training.")

@@ -174,3 +174,20 @@ def conditioned(config: Any, model: LatentDiffusion) -> Source:
     source = replace(pictures(config, model), dropout=config.prompt_dropout)
     source = with_conditions(source, config.condition, config.images)
     return with_prompts(with_latents(source, model), model)
+
+
+def preserving(config: Any, model: LatentDiffusion, prompts: bool = True) -> Source:
+    """The folder's examples and, as often, pictures of the class prompts that the base itself draws (`PriorOptions`).
+
+    Args:
+        prompts: encode the captions, too; not where the text encoders train.
+    """
+
+    def encode(source: Source) -> Source:
+        source = with_latents(source, model)
+        return with_prompts(source, model) if prompts else source
+
+    source = encode(pictures(config, model))
+    if not config.class_prompt:
+        return source
+    return source.with_prior(encode(imagined(source, model, config.class_prompt, config.class_images)))

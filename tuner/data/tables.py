@@ -9,11 +9,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .pictures import shown
+from .pictures import SUFFIXES, shown
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of several in one folder the first counts
 COLUMNS = ("text", "caption", "prompt")
@@ -25,12 +25,17 @@ class BadTable(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: where it stands, and what it says or what is wrong with it."""
+    """A row of a table: where it stands, and what it says or what is wrong with it.
+
+    Attributes:
+        files: other pictures that it names, by column; `depth_file_name` is `depth`, as `datasets` has it.
+    """
 
     where: str
     file_name: str = ""
     caption: str | None = None
     fault: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def metadata_of(files: Iterable[Path]) -> list[Path]:
@@ -61,11 +66,21 @@ def caption_in(row: Mapping[str, Any]) -> str | None:
 def _row(where: str, values: Any) -> Row:
     if not isinstance(values, Mapping) or not isinstance(values.get("file_name"), str) or not values["file_name"]:
         return Row(where, fault="it must be a JSON object with `file_name`" if ".json" in where else "no `file_name`")
-    name = values["file_name"]
+    name = _inside(values["file_name"])
+    if name is None:
+        return Row(where, fault=f"`{shown(values['file_name'])}` lies outside the folder")
+    others = {str(column): text for column, text in values.items() if isinstance(text, str) and column != "file_name"}
+    kinds = tuple(SUFFIXES)
+    files = {column: _inside(text) for column, text in others.items() if text.lower().endswith(kinds)}
+    named = {column.removesuffix("_file_name"): file for column, file in files.items() if file is not None}
+    return Row(where, name, caption_in(values), files=named)
+
+
+def _inside(name: str) -> str | None:
+    """A file's name as the table's folder knows it; None where it leads out of it."""
     parts = name.replace("\\", "/").split("/")
-    if ".." in parts or name.startswith(("/", "\\")) or name[1:2] == ":" or "\0" in name:
-        return Row(where, fault=f"`{shown(name)}` lies outside the folder")
-    return Row(where, name if "\\" not in name else "/".join(parts), caption_in(values))
+    out = ".." in parts or name.startswith(("/", "\\")) or name[1:2] == ":" or "://" in name or "\0" in name
+    return None if out else name if "\\" not in name else "/".join(parts)
 
 
 def _text(table: Path) -> str:
@@ -104,7 +119,8 @@ def _parquet(table: Path) -> Iterator[Row]:
 
     try:
         with pyarrow.parquet.ParquetFile(table) as file:
-            columns = [name for name in ("file_name", *COLUMNS) if name in file.schema_arrow.names]
+            texts = {column.name for column in file.schema_arrow if str(column.type).endswith("string")}
+            columns = [name for name in file.schema_arrow.names if name in {"file_name", *COLUMNS} | texts]
             values = file.read(columns).to_pylist()
     except (OSError, ValueError) as error:
         raise BadTable(f"{shown(table)} cannot be read ({' '.join(str(error).split())[:200]})") from None

@@ -42,8 +42,8 @@ class Residuals:
         return Residuals(_sum(self.skips, other.skips), mid, _sum(self.features, other.features))
 
     def repeated(self, count: int) -> Residuals:
-        """One picture's, for so many."""
-        return self._map(lambda map_: map_.expand(count, -1, -1, -1))
+        """Those of some pictures again and again, for so many."""
+        return self._map(lambda map_: map_.repeat(count // len(map_), 1, 1, 1))
 
     def to(self, dtype: torch.dtype) -> Residuals:
         """In another precision."""

@@ -1,4 +1,7 @@
-"""A control network as a diffusers folder, `controlnet/` or `t2i_adapter/`, with a condition to try it with."""
+"""A control network as a diffusers folder, `controlnet/` or `t2i_adapter/`, with a condition to try it with.
+
+The header of its safetensors file says which condition it draws after (`tuner.condition`), and which base it is for.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..adapters.artifact import Artifact
 from ..errors import RunError
 from ..files import replacing
 from .control import ControlNetwork
-from .control_loading import load_control
+from .control_loading import CONDITIONS, GIVEN, WEIGHTS, load_control
 from .latent_diffusion import BUNDLED, LatentDiffusion
 
 if TYPE_CHECKING:
@@ -46,13 +50,15 @@ class ControlFolder:
 
     def write(self, folder: Path, name: str, dtype: torch.dtype) -> list[Path]:
         """Write the folder and condition.png; their paths."""
-        import copy
-
+        from .. import __version__
         from ..evaluation.sheet import save
 
         path = folder / FOLDERS[type(self._network).__name__]
+        said = self._condition if self._condition in CONDITIONS else GIVEN
+        header = {"format": "pt", "tuner.base": self._base, "tuner.condition": said, "tuner.version": __version__}
         with replacing(path) as part:
-            copy.deepcopy(self._network).to("cpu", dtype).save_pretrained(part, safe_serialization=True)
+            self._network.save_config(part)
+            Artifact(self._network.state_dict(), header).to(dtype).save(part / WEIGHTS)
         save(self._picture, folder / "condition.png")
         return [path, folder / "condition.png"]
 
@@ -90,7 +96,7 @@ class ControlFolder:
             f'control = {kind}.from_pretrained("{name}")\n'
             f"pipe = {self._pipeline}.{how}({where}, {word}=control)\n"
             f'pipe({json.dumps(prompt)}, image=Image.open("condition.png")).images[0].save("picture.png")\n```\n\n'
-            f"ComfyUI and A1111's ControlNet extension: put `{name}/diffusion_pytorch_model.safetensors`, under a name "
+            f"ComfyUI and A1111's ControlNet extension: put `{name}/{WEIGHTS}`, under a name "
             f"of your choice, into `models/controlnet` or `models/ControlNet`. `condition.png` is a condition "
             f"({self._condition}) as it was trained on.\n"
         )
@@ -152,6 +158,4 @@ def _same(loaded: Tensor, mine: Tensor | None, held: torch.dtype) -> bool:
 
 
 def _held(folder: Path) -> torch.dtype:
-    from ..adapters.artifact import Artifact
-
-    return next(iter(Artifact.load(folder / "diffusion_pytorch_model.safetensors").tensors.values())).dtype
+    return next(iter(Artifact.load(folder / WEIGHTS).tensors.values())).dtype

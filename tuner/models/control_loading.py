@@ -1,26 +1,42 @@
-"""Loading a control network, and whether it fits a base."""
+"""Loading a control network, whether it fits a base, and what it draws after."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 import torch
 
+from ..adapters.container import read_header
+from ..config import read_toml
+from ..data.options import Condition
 from ..errors import RequestError
 from .control import ControlNetwork, levels_of, residuals, sees_noise
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+CONDITIONS, GIVEN = get_args(Condition), "given"  # what can be computed of a picture; what was given with them
 
-def load_control(folder: str, unet: UNet2DConditionModel, scale: int, of: str = "") -> ControlNetwork:
-    """A control network from a diffusers folder, on the CPU, in fp32.
 
-    Args:
-        of: the only kind that will do, ControlNetModel or T2IAdapter.
+def trained_with(folder: Path) -> str:
+    """The condition that a network draws after, `given` where its conditions were given; "" where nothing says.
+
+    The header of its file says it; of folders without, the config.toml of the run that they lie in.
+    """
+    file, run = folder / WEIGHTS, folder.resolve().parent / "config.toml"
+    said = read_header(file).metadata.get("tuner.condition", "") if file.is_file() else ""
+    if not said and run.is_file():
+        said = str(read_toml(run).get("condition", ""))
+    return said if said in CONDITIONS else said and GIVEN
+
+
+def kind_of(folder: str, of: str = "") -> str:
+    """ControlNetModel or T2IAdapter, as a diffusers folder says; `of` is the only one that will do.
 
     Raises:
-        RequestError: there is none, it cannot be loaded whole, or it does not fit the U-Net.
+        RequestError: it is neither, or another than what is wanted.
     """
     import diffusers
 
@@ -31,6 +47,21 @@ def load_control(folder: str, unet: UNet2DConditionModel, scale: int, of: str = 
     if name not in ((of,) if of else ("ControlNetModel", "T2IAdapter")):
         wanted = of or "ControlNetModel or T2IAdapter"
         raise RequestError(f"--control {folder} is a {name}; what is wanted is a {wanted}.")
+    return name
+
+
+def load_control(folder: str, unet: UNet2DConditionModel, scale: int, of: str = "") -> ControlNetwork:
+    """A control network from a diffusers folder, on the CPU, in fp32.
+
+    Args:
+        of: the only kind that will do, ControlNetModel or T2IAdapter.
+
+    Raises:
+        RequestError: as `kind_of`; it cannot be loaded whole, or does not fit the U-Net.
+    """
+    import diffusers
+
+    name = kind_of(folder, of)
     try:
         network, info = getattr(diffusers, name).from_pretrained(
             folder, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True, output_loading_info=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -16,23 +17,27 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 2e-1}
 
 
 class PipelineFolder:
-    """A model that writes itself as `pipeline/` (an `Export`)."""
+    """A model that writes itself as `pipeline/` (an `Export`).
 
-    def __init__(self, model: LatentDiffusion) -> None:
-        self.model = model
+    Args:
+        changed: whether it has failed where it computes what its base does.
+    """
+
+    def __init__(self, model: LatentDiffusion, changed: bool = False) -> None:
+        self.model, self._changed = model, changed
         self._said: dict[str, Tensor] = {}  # what the parts answered when they were written
 
     def write(self, folder: Path, name: str, dtype: torch.dtype) -> list[Path]:
         """Write folder/pipeline; its path."""
-        self._said = _answers(self.model)
+        self._said = _answers(self.model.to(self.model.device))  # what does not train waits on the CPU
         save(self.model, folder / "pipeline", dtype)
         return [folder / "pipeline"]
 
     def prove(self, paths: list[Path], base: LatentDiffusion) -> list[str]:
-        """Load the folder with plain diffusers and compare its parts with the model in memory.
+        """Load the folder with plain diffusers and compare its parts with the model in memory, and with the base.
 
         Raises:
-            RunError: they differ by more than the file's precision explains.
+            RunError: they differ by more than the file's precision explains, or the base computes the same.
         """
         found = _answers(LatentDiffusion.load(str(paths[0])).to(base.device))
         for part, mine in self._said.items():
@@ -41,15 +46,22 @@ class PipelineFolder:
                 raise RunError(
                     f"{paths[0]}: the {part} that diffusers loads differs from the one in memory by {error:.2g}."
                 )
+        before = _answers(base) if self._changed else {}
+        if before and all(torch.equal(answer, before[part]) for part, answer in found.items()):
+            raise RunError(f"{paths[0]} draws what the base draws; train longer, or with a higher --learning-rate.")
         return ["diffusers loads the folder, and its parts compute what they computed here"]
 
     def usage(self, paths: list[Path], prompt: str) -> str:
         """How to use the folder, as Markdown."""
         kind = self.model.family.pipeline
+        script = "sdxl" if self.model.family.name == "sdxl" else "stable_diffusion"
         return (
             f"```python\nfrom diffusers import {kind}\n\n"
             f'pipe = {kind}.from_pretrained("{paths[0].name}")\n'
-            f'pipe("{prompt}").images[0].save("picture.png")\n```\n'
+            f'pipe({json.dumps(prompt)}).images[0].save("picture.png")\n```\n\n'
+            f"`--base {paths[0].name}` gives it to every command of tuner. ComfyUI's node DiffusersLoader finds it in "
+            "`models/diffusers`; for A1111 make one file of it by a script of diffusers, "
+            f"`scripts/convert_diffusers_to_original_{script}.py`. These two know the published sizes alone.\n"
         )
 
     def flags(self, paths: list[Path], base: str) -> str:
@@ -70,7 +82,5 @@ def _answers(model: LatentDiffusion) -> dict[str, Tensor]:
     pixels = torch.linspace(-1, 1, 3 * side * side, device=model.device).view(1, 3, side, side)
     told, latents = model.encode_prompts(["a photo"]), model.encode_images(pixels).chunk(2, 1)[0]
     answer = model.predict(latents, torch.tensor([500], device=model.device), told)
-    return {
-        name: tensor.cpu()
-        for name, tensor in (("text encoder", told.hidden), ("autoencoder", latents), ("U-Net", answer))
-    }
+    found = {"text encoder": told.hidden, "encoder": latents, "decoder": model.decode(latents), "U-Net": answer}
+    return {part: tensor.cpu() for part, tensor in found.items()}

@@ -352,9 +352,15 @@ class LatentDiffusion:
         return pipe
 
     def to(self, device: torch.device | str) -> LatentDiffusion:
-        """All networks on `device`, with channels innermost: steps are by a quarter faster on a CPU (PERFORMANCE)."""
+        """All networks on `device`, frozen kernels with channels innermost: steps are by a quarter faster on a CPU.
+
+        What trains keeps its order in memory: fused optimizers pair it with what they remember by place alone.
+        """
         for network in self.networks.values():
-            network.to(device, memory_format=torch.channels_last)
+            network.to(device)
+            for parameter in network.parameters():
+                if parameter.ndim == 4 and not parameter.requires_grad:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         return self
 
 

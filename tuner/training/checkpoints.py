@@ -109,6 +109,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
             node = node.setdefault(name, {})
         node[last] = value
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    _lay_out(optimizer)
     if getattr(optimizer, "is_paged", False):
         _page(optimizer)
 
@@ -128,6 +129,14 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         apart[name] = tensor.clone() if at in seen else tensor
         seen.add(at)
     return apart
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Lay what was loaded out in memory as its parameter is: fused steps pair numbers by their place alone."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _page(optimizer: Any) -> None:

@@ -71,6 +71,8 @@ def _eight_bit(name: str, groups: list[dict[str, Any]], **options: Any) -> torch
         raise RequestError(f"--optimizer {name} needs bitsandbytes: pip install bitsandbytes.") from None
     # on a CPU there is nothing to page to: bitsandbytes warns, and keeps the same bits where they are
     warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")
+    for parameter in (p for group in groups for p in group["params"]):
+        parameter.data = parameter.data.contiguous()  # its first step would, and a resumed run is to begin like that
     kinds = {"adamw8bit": optim.AdamW8bit, "paged-adamw8bit": optim.PagedAdamW8bit, "lion8bit": optim.Lion8bit}
     return kinds[name](groups, **options)
 
