@@ -11,6 +11,7 @@ from ..errors import RequestError
 from ..places import place
 from . import emoji as pictures
 from . import folders as ready
+from .page_commands import PAGES
 
 app = typer.Typer(
     help="Makes what tuner brings along: the picture world, its folders, the judge.",
@@ -92,43 +93,6 @@ def base(
 
 
 @app.command()
-def figures(
-    model: Annotated[str, typer.Option("--base", help="The base to judge.")] = "emoji",
-    count: Annotated[int, typer.Option(min=1, help="Pictures a subject.")] = 8,
-    out: Annotated[Path, typer.Option(help="Folder of the page and its pictures.")] = Path("docs"),
-) -> None:
-    """Judge what the base draws: every subject, on every colour."""
-    from .figures import of_base
-
-    print(of_base(model, count, out))
-
-
-@app.command()
-def lora_figures(
-    subject: Annotated[list[str] | None, typer.Option(help="A held-out subject; may be given again.")] = None,
-    count: Annotated[int, typer.Option(min=2, help="Pictures of each of the twelve prompts of a subject.")] = 4,
-    out: Annotated[Path, typer.Option(help="Folder of the page and its pictures.")] = Path("docs"),
-    runs: Annotated[Path, typer.Option(help="Folder of the runs; finished ones are used again.")] = Path("runs"),
-) -> None:
-    """Train a LoRA of each of some held-out subjects; judge the same seeds before and after."""
-    from .learning import SUBJECTS, of_lora
-
-    print(of_lora("emoji", tuple(subject or SUBJECTS), count, out, runs))
-
-
-@app.command()
-def judging(
-    model: Annotated[str, typer.Option("--base", help="The base to judge.")] = "emoji",
-    count: Annotated[int, typer.Option(min=50, help="Pictures of each kind.")] = 500,
-    out: Annotated[Path, typer.Option(help="Folder of the page and its pictures.")] = Path("docs"),
-) -> None:
-    """See whether the figures of `tuner evaluate` come out as they must where that is known."""
-    from .judging import of_judging
-
-    print(of_judging(model, count, out))
-
-
-@app.command()
 def teach(
     out: Annotated[Path, typer.Argument(help="Folder of the scenes and the run; the same one goes on.")],
     subject: Annotated[list[str], typer.Option(help="A picture's name; may be given again.")],
@@ -145,25 +109,14 @@ def teach(
 
 
 @app.command()
-def teaching_figures(
-    subject: Annotated[list[str] | None, typer.Option(help="A held-out subject; may be given again.")] = None,
-    model: Annotated[str, typer.Option("--base", help="The base that is taught.")] = "emoji",
-    count: Annotated[int, typer.Option(min=1, help="Pictures a subject.")] = 48,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 800,
-    out: Annotated[Path, typer.Option(help="Folder of the page and its pictures.")] = Path("docs"),
-    work: Annotated[Path, typer.Option(help="Folder of the scenes and the run.")] = Path("runs/taught"),
-) -> None:
-    """Teach the base some held-out subjects; judge these and its own before and after."""
-    from .teaching import SUBJECTS, of_teaching
-
-    print(of_teaching(model, tuple(subject or SUBJECTS), count, steps, out, work))
-
-
-@app.command()
 def folders(out: Annotated[Path | None, typer.Option(help="Where to; datasets unless told.")] = None) -> None:
     """Make the ready-made folders: twelve captioned pictures of each subject that the base does not know."""
     made = ready.write_ready_made(out or place("datasets"))
     print(f"{len(made)} folders of {ready.EACH} pictures in {made[0].parent}")
+
+
+for page in PAGES:
+    app.command()(page)
 
 
 def main() -> None:

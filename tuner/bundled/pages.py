@@ -50,3 +50,9 @@ def cell(figure: Figure) -> str:
     if figure.low is not None and figure.high is not None:
         return f"{words} ({scale * figure.low:.3g} to {scale * figure.high:.3g})"
     return words if figure.error is None else f"{words} ± {figure.error:.2g}"
+
+
+def plain(figure: Figure, value: float | None = None) -> str:
+    """A figure's value, or another of its kind, without its interval; shares in percent."""
+    value = figure.value if value is None else value
+    return f"{100 * value:.0f}%" if figure.unit == "share" else f"{value:.2f}"

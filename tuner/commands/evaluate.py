@@ -47,12 +47,7 @@ def _preset(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def evaluate(config: Config) -> None:
     """Judge, write the report and tell the verdict."""
-    check(config)
-    judged, kind = _judged(config)
-    suite = config.suite or _suite_of(judged, kind, config)
-    known = summaries(SUITES)
-    if judged is not None and suite not in known:
-        raise RequestError(f"There is no suite {suite}; there are {', '.join(sorted(known))}.")
+    judged, suite = _asked(config)
     folder = _folder(config, judged)
     show = Silent() if config.json else showing(config.quiet)
     try:
@@ -60,6 +55,24 @@ def evaluate(config: Config) -> None:
     finally:
         show.close()
     _leave(report, config, folder, show)
+
+
+def report_of(config: Config) -> Report:
+    """What `evaluate` finds where there is something to judge, without a word or a file."""
+    judged, suite = _asked(config)
+    assert judged is not None
+    return _report(suite, judged, config, Silent())
+
+
+def _asked(config: Config) -> tuple[Judged | None, str]:
+    """What is judged, and the suite."""
+    check(config)
+    judged, kind = _judged(config)
+    suite = config.suite or _suite_of(judged, kind, config)
+    known = summaries(SUITES)
+    if judged is not None and suite not in known:
+        raise RequestError(f"There is no suite {suite}; there are {', '.join(sorted(known))}.")
+    return judged, suite
 
 
 def _report(suite: str, judged: Judged, config: Config, show: Any) -> Report:
@@ -92,31 +105,37 @@ def _judged(config: Config) -> tuple[Judged | None, type[Recipe] | None]:
     """What is judged, and the recipe that made it; None where only stored reports are compared."""
     from ..adapters.apply import parse_adapter
     from ..evaluation.bench import Judged
+    from ..evaluation.words import called
+    from ..sampling.control_request import parse_control
 
     if config.run:
         return _of_run(_run_folder(config.run[0]), config)
     if config.pictures:
         return Judged(Path(config.pictures).resolve().name), None
     adapters = [parse_adapter(text) for text in config.adapter]
+    folder, weight = parse_control(config.control) if config.control else ("", 1.0)
+    control = (Path(folder), weight) if folder else None
     base = config.base or "emoji"
-    if adapters:
-        return Judged(" + ".join(path.stem for path, _ in adapters), base, adapters), None
+    names = [path.stem for path, _ in adapters] + ([Path(folder).resolve().name] if folder else [])
+    if names:
+        return Judged(" + ".join(names), base, adapters, subject=called(adapters), control=control), None
     return (Judged(Path(base).name, base), None) if config.base else (None, None)
 
 
 def _of_run(folder: Path, config: Config) -> tuple[Judged, type[Recipe]]:
     from ..evaluation.bench import Judged
+    from ..evaluation.results import results
 
     values = read_toml(folder / "config.toml")
     kind, name = _recipe(str(values.get("command", "")), folder), str(values.get("name", folder.name))
-    base, file, pipeline = config.base or str(values["base"]), folder / f"{name}.safetensors", folder / "pipeline"
-    if file.is_file():
-        others = sorted(set(folder.glob("*.safetensors")) - {file})  # what it was trained with, such as a token
-        adapters = [(path, 1.0) for path in (file, *others)]
-        return Judged(name, base, adapters, values, folder, _subject(kind, values)), kind
-    if pipeline.is_dir():
-        return Judged(name, str(pipeline), (), values, folder), kind
-    raise RequestError(f"The run in {folder} has left no result yet; let it finish: tuner ... --resume --out {folder}")
+    left = results(folder, name)
+    if not left:
+        raise RequestError(
+            f"The run in {folder} has left no result yet; let it finish: tuner ... --resume --out {folder}"
+        )
+    base = str(left.pipeline or config.base or values["base"])
+    adapters, control = [(path, 1.0) for path in left.adapters], (left.control, 1.0) if left.control else None
+    return Judged(name, base, adapters, values, folder, _subject(kind, values), control), kind
 
 
 def _subject(kind: type[Recipe], values: Mapping[str, Any]) -> str:
@@ -139,7 +158,8 @@ def _run_folder(name: str) -> Path:
     """A run by its folder or by its name in runs/."""
     found = next((path for path in (Path(name), Path("runs") / name) if (path / "config.toml").is_file()), None)
     if found is None:
-        raise RequestError(f"{name} is no run: there is no config.toml in it, nor in runs/{name}.")
+        way = "; a control network's folder is named by --control" if (Path(name) / "config.json").is_file() else ""
+        raise RequestError(f"{name} is no run: there is no config.toml in it, nor in runs/{name}{way}.")
     return found
 
 
@@ -149,6 +169,8 @@ def _suite_of(judged: Judged | None, kind: type[Recipe] | None, config: Config) 
         return kind.suite
     if config.pictures:
         return "prompts" if config.prompts else "pictures"
+    if judged and judged.control:
+        return "control"
     return "subject" if judged and judged.adapters and config.images else "prompts"
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,12 +16,16 @@ from ..sampling.shots import Shot
 from .asked import ASPECTS, Asked, Names
 from .features import Features, JudgeFeatures, JudgeLooks, network
 from .gallery import Gallery
+from .judged import Judged as Judged
 from .report import Grid, Line, Report, Table
 from .request import Config
+from .words import begin, learned, note, without
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+    from ..adapters.embeddings import Embedding
+    from ..sampling.control import Control
     from .panel import Panel
     from .text import ClipText
 
@@ -33,27 +36,6 @@ class Show(Protocol):
     def say(self, text: str) -> None: ...
     def working(self, text: str) -> AbstractContextManager[object]: ...
     def count(self, done: int, total: int, what: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What is judged.
-
-    Attributes:
-        name: what the report calls it.
-        base: the base that draws; "" where finished pictures are judged.
-        adapters: files on it, each with its weight.
-        values: the options of the run that made it, by their names; empty where there was none.
-        folder: the run's.
-        subject: what prompts call what it learned; empty where nothing says it.
-    """
-
-    name: str
-    base: str = ""
-    adapters: Sequence[tuple[Path, float]] = ()
-    values: dict[str, Any] = field(default_factory=dict)
-    folder: Path | None = None
-    subject: str = ""
 
 
 class Bench:
@@ -75,12 +57,21 @@ class Bench:
 
     def after(self, shots: Sequence[Shot]) -> list[Image.Image]:
         """What is judged draws."""
-        with self._adapted(self._pipe(self.judged.base)) as pipe:
-            return self._drawn(pipe, shots, "after")
+        need(self.judged.control is None, "A control network draws after conditions; judge it by --suite control.")
+        with self.adapted() as pipe:
+            return self.drawn(pipe, shots, "after")
 
     def before(self, shots: Sequence[Shot]) -> list[Image.Image]:
-        """The same shots by what it is held against: the other base, or its own without the adapters."""
-        return self._drawn(self._pipe(self.other_base or self.judged.base), shots, "before")
+        """The same shots by what it is held against: the other base, or its own without the adapters.
+
+        Of a learned word it is what the word began as, where its file says that.
+        """
+        from ..models.words import forgetting
+
+        pipe = self.pipe(self.other_base or self.judged.base)
+        with forgetting(pipe):
+            begin(pipe, self.words)
+            return self.drawn(pipe, shots, "before")
 
     @property
     def held_against_a_base(self) -> bool:
@@ -103,7 +94,8 @@ class Bench:
         against = self.config.against
         return Gallery.open(against, "--against") if against and holds_pictures(against) else None
 
-    def _pipe(self, base: str) -> StableDiffusionPipeline:
+    def pipe(self, base: str) -> StableDiffusionPipeline:
+        """A base, loaded once."""
         from ..models.latent_diffusion import LatentDiffusion
         from ..sampling.precision import chosen, hold
 
@@ -115,16 +107,20 @@ class Bench:
             self._pipes[base] = pipe
         return self._pipes[base]
 
-    def _adapted(self, pipe: StableDiffusionPipeline) -> AbstractContextManager[StableDiffusionPipeline]:
+    def adapted(self) -> AbstractContextManager[StableDiffusionPipeline]:
+        """The base with the adapters."""
         from ..adapters.apply import adapted
 
-        return adapted(pipe, self.judged.adapters)
+        return adapted(self.pipe(self.judged.base), self.judged.adapters)
 
-    def _drawn(self, pipe: StableDiffusionPipeline, shots: Sequence[Shot], when: str) -> list[Image.Image]:
+    def drawn(
+        self, pipe: StableDiffusionPipeline, shots: Sequence[Shot], when: str, controls: Sequence[Control] = ()
+    ) -> list[Image.Image]:
+        """Draw shots; `when` says in a word what for."""
         from ..sampling.drawing import draw
 
         drawn: list[Image.Image] = []
-        for picture in draw(pipe, shots, batch_size=self.config.batch_size):
+        for picture in draw(pipe, shots, batch_size=self.config.batch_size, controls=controls):
             drawn.append(picture)
             self.show.count(len(drawn), len(shots), f"drawing {when}, picture")
         return drawn
@@ -132,20 +128,26 @@ class Bench:
     # -- judges --------------------------------------------------------------------------------------------------------
 
     def report(
-        self, lines: Iterable[Line], tables: Iterable[Table] = (), grids: Iterable[Grid] = (), notes: Iterable[str] = ()
+        self,
+        lines: Iterable[Line],
+        tables: Iterable[Table] = (),
+        grids: Iterable[Grid] = (),
+        notes: Iterable[str] = (),
+        more: Mapping[str, Any] | None = None,
     ) -> Report:
-        """The report of a suite, with what was judged, by whom, and who was left out."""
-        c = self.config
-        judged = {"name": self.judged.name, "base": self.judged.base, "pictures": c.pictures}
-        judged |= {f"adapter {path.name}": f"weight {weight:g}" for path, weight in self.judged.adapters}
-        judged["against"] = c.against or (f"{self.judged.base} without it" if self.held_against_a_base else "")
+        """The report of a suite, with what was judged, by whom, and who was left out; `more` settings of its own."""
+        c, of = self.config, self.judged
+        judged = {"name": of.name, "base": of.base, "pictures": c.pictures}
+        judged |= {f"adapter {path.name}": f"weight {weight:g}" for path, weight in of.adapters}
+        judged |= {f"control {of.control[0].name}": f"weight {of.control[1]:g}"} if of.control else {}
+        judged["against"] = c.against or (f"{of.base} without it" if of.control or self.held_against_a_base else "")
         drawing = {"sampler": c.sampler, "steps": c.steps, "guidance": c.guidance, "pictures of each prompt": c.count}
         settings: dict[str, str | int | float] = {"features": self.network.name}
         settings |= {"CLIP": c.clip} if c.clip else {}
-        settings |= {**drawing, "seeds": f"{c.seed} to {c.seed + c.count - 1}"} if self.judged.base else {}
-        left_out = self._left_out() if self.panel else []
+        settings |= {**drawing, "seeds": f"{c.seed} to {c.seed + c.count - 1}", **(more or {})} if of.base else {}
+        left_out = [*map(note, self.words), *(self._left_out() if self.panel else [])]
         return Report(
-            self.suite, self.judged.name, {key: value for key, value in judged.items() if value}, settings,
+            self.suite, of.name, {key: value for key, value in judged.items() if value}, settings,
             tuple(lines), tuple(tables), tuple(grids), (*notes, *left_out),
         )  # fmt: skip
 
@@ -191,7 +193,17 @@ class Bench:
         if self.panel is None:
             return lambda prompt: Asked()
         subjects, backgrounds, styles = (self.panel.trusted(aspect) for aspect in ASPECTS)
-        return Names(subjects, backgrounds, styles, self.panel.excluded()["subject"]).asked
+        names = Names(subjects, backgrounds, styles, self.panel.excluded()["subject"])
+        return lambda prompt: names.asked(self.read(prompt))
+
+    def read(self, prompt: str) -> str:
+        """A prompt as judges read it: without learned words, which none of them knows."""
+        return without(prompt, self.words)
+
+    @cached_property
+    def words(self) -> list[Embedding]:
+        """The learned words among the adapters that are judged."""
+        return learned(self.judged.adapters)
 
 
 def holds_pictures(path: str) -> bool:

@@ -87,13 +87,14 @@ def right_in(bench: Bench, asked: Sequence[Asked], pictures: Seen) -> dict[str, 
 def texts(bench: Bench, prompts: Sequence[str], after: Seen, before: Seen | None = None) -> Iterator[Line]:
     """How well pictures agree with their prompts: the CLIP score where a CLIP is named, else the bundled judge's."""
     sets = [pictures for pictures in (after, before) if pictures is not None]
+    read = [bench.read(prompt) for prompt in prompts]
     if bench.clip is not None:
         about = f"100 times the cosine of picture and prompt in {bench.clip.name}."
-        scores = [bench.clip.scores(pictures, prompts) for pictures in sets]
+        scores = [bench.clip.scores(pictures, read) for pictures in sets]
         yield line("CLIP score", prompts, *scores, better="higher", about=about)
     if bench.panel is not None:
         about = "The cosine of picture and prompt, by the bundled picture-text judge."
-        values = [bench.panel.agreement(pictures, prompts) for pictures in sets]
+        values = [bench.panel.agreement(pictures, read) for pictures in sets]
         yield line("text agreement-judge", prompts, *values, better="higher", about=about)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from ..config import ELSEWHERE, Options, argument, common, option
+from ..data.options import Condition
 from ..errors import RequestError
 from ..sampling.shots import GUIDANCE, STEPS
 
@@ -34,7 +35,18 @@ class PromptOptions(Options):
     prompt: list[str] = option([], "A prompt; {} stands for the subject; may be repeated.", "TEXT")
     other: list[str] = option([], "A prompt of something else, which is to stay as it is; may be repeated.", "TEXT")
     subject: str = common("", "What the adapter was taught, as prompts call it; by default what its captions share.")
-    images: str = option("", "Folder of reference pictures; by default what the run was trained on.", "DIR")
+    images: str = option(
+        "", "Reference pictures, by default what the run was trained on; for a control network, unseen pictures.", "DIR"
+    )
+
+
+class ConditionOptions(Options):
+    """What a control network is to draw after."""
+
+    panel: ClassVar[str] = "Control networks"
+
+    condition: Condition | None = option(None, "What it draws after, where neither its file nor its run says.")
+    examples: int = option(24, "Conditions: of --images so many, or of new scenes of the bundled base's world.", ge=1)
 
 
 class JudgeOptions(Options):
@@ -50,19 +62,21 @@ class JudgeOptions(Options):
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # pydantic has a method `json` of old
 
-    class Config(JudgeOptions, PromptOptions, DrawingOptions, Options):
+    class Config(JudgeOptions, PromptOptions, ConditionOptions, DrawingOptions, Options):
         """Options of `tuner evaluate`."""
 
         panel: ClassVar[str] = "Options"
         elsewhere: ClassVar[Mapping[str, str]] = {
             **ELSEWHERE, "lora": "adapter", "reference": "against", "ref": "against", "real": "against",
             "num_images": "count", "n_samples": "count", "prompt_file": "prompts", "prompts_file": "prompts",
-            "guidance_scale": "guidance", "num_inference_steps": "steps", "model": "base",
+            "guidance_scale": "guidance", "num_inference_steps": "steps", "model": "base", "controlnet": "control",
+            "t2i_adapter": "control", "preprocessor": "condition", "control_condition": "condition",
         }  # fmt: skip
 
         run: list[str] = argument("A run's folder, or its name.", "RUN")
         base: str = common("", "The base; by default the run's, else emoji (bundled).", "BASE")
         adapter: list[str] = common([], "Adapter to judge, at a weight (1); may be repeated.", "FILE[:WEIGHT]")
+        control: str = common("", "Control network to judge, at a weight (1), on --adapter's.", "DIR[:WEIGHT]")
         pictures: str = common("", "Folder of finished pictures to judge.", "DIR")
         against: str = common("", "What to hold it against: a base, or a folder of pictures.", "BASE_OR_DIR")
         paired: bool = option(False, "Insist on pairs: pictures of the same names and sizes in both folders.")
@@ -77,15 +91,16 @@ with warnings.catch_warnings():
 
 def check(config: Config) -> None:
     """Raises RequestError where options do not fit together."""
-    subjects = [bool(config.run), bool(config.adapter), bool(config.pictures)]
+    subjects = [bool(config.run), bool(config.adapter or config.control), bool(config.pictures)]
     wrong = {
         f"tuner evaluate judges one run at a time, not {len(config.run)}; --compare sets their reports side by side": (
             len(config.run) > 1
         ),
-        "A run, --adapter and --pictures are three things to judge; name one of them": sum(subjects) > 1,
-        "tuner evaluate needs something to judge: a run's folder, --adapter FILE, --pictures DIR or --base BASE": (
-            not any(subjects) and not config.base and len(config.compare) < 2
+        "A run, --adapter or --control, and --pictures are things to judge by themselves; name one of them": (
+            sum(subjects) > 1
         ),
+        "tuner evaluate needs something to judge: a run's folder, --adapter FILE, --control DIR, --pictures DIR or "
+        "--base BASE": not any(subjects) and not config.base and len(config.compare) < 2,
         "--pictures needs pictures to be held against; name their folder by --against, or prompts by --prompts": (
             config.pictures and not (config.against or config.prompts or config.suite)
         ),

@@ -6,7 +6,7 @@ Several at once: their residuals are summed, as in diffusers' MultiControlNetMod
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +34,7 @@ class Control:
         how: the condition that is computed from it; empty takes it as it is.
         weight: what the network adds is multiplied by.
         start, end: the share of the steps at which it begins and ends to work.
+        each: in the picture's stead, one for each picture that is drawn, in their order.
     """
 
     network: ControlNetwork
@@ -42,15 +43,21 @@ class Control:
     weight: float = 1.0
     start: float = 0.0
     end: float = 1.0
+    each: Sequence[Image.Image] = ()
 
     def at(self, size: Size) -> Tensor:
-        """The condition of pictures of (width, height): (1, 3, height, width) in [0, 1]."""
-        fitted = self.picture
-        if fitted.size != size:
-            fitted = ImageOps.fit(fitted, size, Image.Resampling.LANCZOS)
+        """The condition of pictures of (width, height): (1, 3, height, width) in [0, 1]; of `each`, a row each."""
+        return torch.cat([self._at(picture, size) for picture in self.each or [self.picture]])
+
+    def _at(self, picture: Image.Image, size: Size) -> Tensor:
+        fitted = picture if picture.size == size else ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
         values = computed(self.how, fitted) if self.how else np.asarray(fitted)
         values = values if values.ndim == 3 else values[..., None]
         return torch.from_numpy(values.copy()).permute(2, 0, 1)[None].expand(-1, 3, -1, -1).float() / 255
+
+    def of(self, start: int, end: int) -> Control:
+        """The same for some of the pictures that are drawn."""
+        return replace(self, each=self.each[start:end])
 
     def works(self, step: int, steps: int) -> bool:
         """Whether it works at a step (from 0) of so many: diffusers' rule."""
@@ -73,7 +80,7 @@ class Steering:
             if not control.works(step, steps):
                 continue
             if sees_noise(control.network):
-                rows = condition.expand(len(noisy), -1, -1, -1)
+                rows = condition.repeat(len(noisy) // len(condition), 1, 1, 1)  # the two passes of guidance
                 total = total + residuals(control.network, rows, noisy, t, hidden, added, control.weight)
                 continue
             if number not in self._asked:

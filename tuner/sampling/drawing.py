@@ -42,21 +42,23 @@ def draw(
         source: a picture to begin from. With a mask the results have its size, and its pixels outside the mask.
         batch_size: pictures at once.
         tick: called after each denoising step: `passes` times in all.
-        controls: control networks, which all pictures are steered by.
+        controls: control networks, which the pictures are steered by.
 
     Raises:
         RequestError: a size, or a number of steps, does not suit.
         RunError: a picture is not finite.
     """
     check_sizes(pipe, shots, source)
-    prompts = Prompts(pipe)
+    prompts, done = Prompts(pipe), 0
     for chunk in _chunks(pipe, shots, source, batch_size):
         size = size_of(pipe, chunk[0], source)
         width, height = (side // pipe.vae_scale_factor for side in size)
         start = _start(pipe, source, (width, height))
         noise, generators = starts(chunk, (pipe.unet.config.in_channels, height, width))
+        own = [control.of(done, done + len(chunk)) for control in controls]
         latents = denoise(pipe, noise, prompts.told(chunk), chunk[0].steps, generators, how or SamplingOptions(),
-                          start, tick=tick, control=_steering(pipe, controls, size))  # fmt: skip
+                          start, tick=tick, control=_steering(pipe, own, size))  # fmt: skip
+        done += len(chunk)
         for one in latents.split(1):
             picture = decode(pipe, one)
             yield pasted(picture, source.picture, source.mask) if source and source.mask else picture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from PIL import Image
 
@@ -37,9 +38,13 @@ def evaluate(bench: Bench) -> Report:
 
 
 def prompts_of(bench: Bench) -> list[Prompt]:
-    """The prompts of --prompts and --prompt, else the base's own."""
+    """The prompts of --prompts and --prompt, else the base's own: {} in them is the subject, where there is one."""
     c = bench.config
-    found = [*(read(c.prompts) if c.prompts else []), *map(Prompt, c.prompt)] or [Prompt(text) for text in c.other]
+    given = [*(read(c.prompts) if c.prompts else []), *map(Prompt, c.prompt)]
+    name = c.subject or bench.judged.subject
+    told = [replace(one, text=one.text.replace("{}", name)) for one in given if name or "{}" not in one.text]
+    found = told or [Prompt(text) for text in c.other]
+    need(bool(found or not given), "Nothing says what {} stands for in the prompts; say so by --subject TEXT.")
     need(bool(found), "--suite prompts needs prompts; name a file by --prompts, or give one by --prompt.")
     return found
 
@@ -86,11 +91,11 @@ def _tables(bench: Bench, words: Sequence[str], categories: Sequence[str], after
     """Results for each category; where there are none, nothing."""
     if len(set(categories)) < 2:
         return []
-    found = []
+    found, texts_ = [], [bench.read(prompt) for prompt in words]
     if bench.clip is not None:
-        found.append(by_category("By category", bench.clip.scores(after, words), words, categories, "CLIP score"))
+        found.append(by_category("By category", bench.clip.scores(after, texts_), words, categories, "CLIP score"))
     if bench.panel is not None:
-        values = bench.panel.agreement(after, words)
+        values = bench.panel.agreement(after, texts_)
         found.append(by_category("By category, text", values, words, categories, "text agreement-judge"))
         asked = [bench.asked(prompt) for prompt in words]
         rows = [i for i, one in enumerate(asked) if one.subject]

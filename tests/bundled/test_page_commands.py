@@ -1,0 +1,80 @@
+"""The makers' commands that make pages: whole, on the smallest base, and again from the runs that are there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from tuner.bundled.__main__ import app
+from tuner.bundled.steering import NETWORKS
+from tuner.bundled.together import Everything
+from tuner.run import Run
+
+pytestmark = pytest.mark.slow
+
+
+def made(*words: object) -> str:
+    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+def rows(page: Path, first: str) -> dict[str, list[str]]:
+    """The table whose head begins with `first`: by the first cell, the others."""
+    lines = page.read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    table = [line.strip("| ").split(" | ") for line in lines[start + 2 :]]
+    return {row[0]: row[1:] for row in table[: next(i for i, row in enumerate(table) if row == [""])]}
+
+
+@pytest.mark.parametrize(("command", "name"), [("lora-figures", "lora"), ("token-figures", "textual-inversion")])
+def test_subjects_are_learned_and_judged_and_not_learned_again(tiny_base, tmp_path, command, name):
+    words = (command, "--base", tiny_base, "--subject", "fox", "--steps", 2, "--count", 2, "--out", tmp_path,
+             "--runs", tmp_path / "runs")  # fmt: skip
+    said = made(*words)
+    table = rows(tmp_path / f"{name}.md", "subject")
+    assert list(table) == ["fox", "mean"] and table["fox"][:3] == table["mean"][:3]
+    assert all(" → " in cell for cell in table["fox"][:3])
+    assert f"`python -m tuner.bundled {command}` made this page." in (tmp_path / f"{name}.md").read_text()
+    assert str(tmp_path) not in (tmp_path / f"{name}.md").read_text()
+    sheet = Image.open(tmp_path / f"{name}.png")
+    assert sheet.width > 4 * 96 and sheet.height > 2 * 96  # two rows a subject, two pictures before and two after
+    assert "is finished" not in said
+    again = made(*words)
+    assert again.count("is finished; its results are there.") == 1
+    assert rows(tmp_path / f"{name}.md", "subject") == table
+    if name == "textual-inversion":
+        kept, total = table["fox"][-2].split(" of ")
+        assert kept == total and table["fox"][-3] == "dog"
+
+
+def test_control_networks_are_trained_and_judged_and_drawn_with_at_once(tuner, tiny_base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("control-figures", "--base", tiny_base, "--scenes", 6, "--examples", 2, "--count", 2, "--steps", 2,
+             "--out", "docs", "--work", "work", "--runs", "runs")  # fmt: skip
+    made(*words)
+    page = Path("docs/controlnet.md")
+    lines = page.read_text()
+    heads = [line for line in lines.splitlines() if line.startswith("|  |")]
+    assert "F1 of canny" in heads[0] and "parameters" in heads[1] and "fox recognised" in heads[2]
+    assert [line.split(" | ")[0].strip("| ") for line in lines.splitlines() if line.startswith("| ") and " | " in line][
+        2:6
+    ] == ["no control", *NETWORKS, "unseen scenes, rebuilt"]
+    assert sum("LoRA + token + ControlNet" in line for line in lines.splitlines()) == 1
+    assert Image.open("docs/controlnet.png").height > 14 * 96
+    assert made(*words).count("is finished; its results are there.") == 4
+    assert page.read_text() == lines
+
+    control = Run(Path("work/controlnet"), "scenes", {})
+    everything = Everything.load(tiny_base, control, Path("runs"), 2, 2)
+    first = everything.examples[0]
+    first.shown.save("edges.png")
+    done = tuner("generate", first.caption, "--base", tiny_base, "--adapter", "runs/teddy_bear/teddy_bear.safetensors",
+                 "--adapter", "runs/token_fox/fox.safetensors", "--control", "work/controlnet/controlnet",
+                 "--control-image", "edges.png", "--out", "one", "--quiet")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    one, all_three = Image.open("one/0000.png"), everything.drawn(True, True, True)[0]
+    apart = [torch.frombuffer(bytearray(p.convert("RGB").tobytes()), dtype=torch.uint8).int() for p in (one, all_three)]
+    assert (apart[0] - apart[1]).abs().max() <= 1  # a batch of one and of four round otherwise

@@ -1,0 +1,96 @@
+"""The makers' commands that make pages of the docs: figures, tables and pictures, each by one command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Base = Annotated[str, typer.Option("--base", help="The base.")]
+Out = Annotated[Path, typer.Option(help="Folder of the page and its pictures.")]
+Runs = Annotated[Path, typer.Option(help="Folder of the runs; finished ones are used again.")]
+Subjects = Annotated[list[str] | None, typer.Option(help="A held-out subject; may be given again.")]
+Steps = Annotated[int, typer.Option(min=0, help="Optimizer steps; 0 takes the base's own number.")]
+DOCS, RUNS = Path("docs"), Path("runs")
+
+
+def figures(
+    model: Annotated[str, typer.Option("--base", help="The base to judge.")] = "emoji",
+    count: Annotated[int, typer.Option(min=1, help="Pictures a subject.")] = 8,
+    out: Annotated[Path, typer.Option(help="Folder of the page and its pictures.")] = Path("docs"),
+) -> None:
+    """Judge what the base draws: every subject, on every colour."""
+    from .figures import of_base
+
+    print(of_base(model, count, out))
+
+
+def lora_figures(
+    subject: Subjects = None,
+    model: Base = "emoji",
+    count: Annotated[int, typer.Option(min=2, help="Pictures of each of the twelve prompts of a subject.")] = 4,
+    steps: Steps = 0,
+    out: Out = DOCS,
+    runs: Runs = RUNS,
+) -> None:
+    """Train a LoRA of each of some held-out subjects; judge the same seeds before and after."""
+    from .learning import SUBJECTS, of_lora
+
+    print(of_lora(model, tuple(subject or SUBJECTS), count, out, runs, steps))
+
+
+def token_figures(
+    subject: Subjects = None,
+    model: Base = "emoji",
+    count: Annotated[int, typer.Option(min=2, help="Pictures of each of the eight prompts of a subject.")] = 4,
+    steps: Steps = 0,
+    out: Out = DOCS,
+    runs: Runs = RUNS,
+) -> None:
+    """Teach a word for each of some held-out subjects; judge it against what it began from."""
+    from .learning import SUBJECTS, of_tokens
+
+    print(of_tokens(model, tuple(subject or SUBJECTS), count, out, runs, steps))
+
+
+def control_figures(
+    model: Base = "emoji",
+    scenes: Annotated[int, typer.Option(min=1, help="Scenes that the networks are trained on.")] = 4000,
+    examples: Annotated[int, typer.Option(min=2, help="Unseen scenes that they draw after.")] = 240,
+    count: Annotated[int, typer.Option(min=2, help="Of each of two subjects, with a LoRA and a token.")] = 32,
+    steps: Steps = 0,
+    out: Out = DOCS,
+    work: Annotated[Path, typer.Option(help="Folder of the scenes and of the networks' runs.")] = RUNS / "control",
+    runs: Runs = RUNS,
+) -> None:
+    """Train control networks for edges; judge them on unseen scenes, and together with a LoRA and a token."""
+    from .steering import of_control
+
+    print(of_control(model, scenes, examples, count, out, work, runs, steps))
+
+
+def judging(
+    model: Annotated[str, typer.Option("--base", help="The base to judge.")] = "emoji",
+    count: Annotated[int, typer.Option(min=50, help="Pictures of each kind.")] = 500,
+    out: Annotated[Path, typer.Option(help="Folder of the page and its pictures.")] = Path("docs"),
+) -> None:
+    """See whether the figures of `tuner evaluate` come out as they must where that is known."""
+    from .judging import of_judging
+
+    print(of_judging(model, count, out))
+
+
+def teaching_figures(
+    subject: Annotated[list[str] | None, typer.Option(help="A held-out subject; may be given again.")] = None,
+    model: Annotated[str, typer.Option("--base", help="The base that is taught.")] = "emoji",
+    count: Annotated[int, typer.Option(min=1, help="Pictures a subject.")] = 48,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 800,
+    out: Annotated[Path, typer.Option(help="Folder of the page and its pictures.")] = Path("docs"),
+    work: Annotated[Path, typer.Option(help="Folder of the scenes and the run.")] = Path("runs/taught"),
+) -> None:
+    """Teach the base some held-out subjects; judge these and its own before and after."""
+    from .teaching import SUBJECTS, of_teaching
+
+    print(of_teaching(model, tuple(subject or SUBJECTS), count, steps, out, work))
+
+
+PAGES = figures, lora_figures, token_figures, control_figures, judging, teaching_figures
