@@ -27,8 +27,12 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-def parse_adapter(text: str) -> tuple[Path, float]:
+def parse_adapter(text: str, option: str = "--adapter ") -> tuple[Path, float]:
     """`FILE[:WEIGHT]` -> the file and its weight, 1 by default. A name that is a file as it stands has no weight.
+
+    Args:
+        text: what was written.
+        option: behind which flag, for the messages; empty where it stands by itself.
 
     Raises:
         RequestError: there is no such file, or the weight is not a finite number.
@@ -38,12 +42,12 @@ def parse_adapter(text: str) -> tuple[Path, float]:
     name, _, last = text.rpartition(":")
     path = Path(name if name and (_number(last) is not None or Path(name).is_file()) else text)
     if path.is_dir():
-        raise RequestError(f"--adapter {text}: {path} is a folder; name the .safetensors file in it.")
+        raise RequestError(f"{option}{text}: {path} is a folder; name the .safetensors file in it.")
     if not path.is_file():
-        raise RequestError(f"--adapter {text}: there is no file {path}; name one as FILE or as FILE:WEIGHT.")
+        raise RequestError(f"{option}{text}: there is no file {path}; name one as FILE or as FILE:WEIGHT.")
     weight = _number(last)
     if weight is None or not math.isfinite(weight):
-        raise RequestError(f"--adapter {text}: {last or 'nothing'} is not a weight; write a number, as in {path}:0.8.")
+        raise RequestError(f"{option}{text}: {last or 'nothing'} is not a weight; write a number, as in {path}:0.8.")
     return path, weight
 
 

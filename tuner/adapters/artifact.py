@@ -61,8 +61,8 @@ class Artifact:
         except (SafetensorError, OSError) as error:  # what we did not foresee
             raise RequestError(f"{path} is not a whole safetensors file ({error}); fetch or write it again.") from None
         for name, tensor in tensors.items():
-            if finite and tensor.is_floating_point() and not _finite(tensor):
-                raise RequestError(f"{path} holds values that are not finite in `{name}`; it cannot be used.")
+            if finite:
+                check_finite(tensor, name, path)
         return cls(tensors, metadata)
 
     def to(self, dtype: torch.dtype) -> Artifact:
@@ -72,9 +72,11 @@ class Artifact:
         )
 
 
-def _finite(tensor: Tensor) -> bool:
-    """Whether all values are finite. torch has no such question of eight-bit ones."""
-    return bool((tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all())
+def check_finite(tensor: Tensor, name: str, path: Path) -> None:
+    """Refuse a file's tensor that holds values which are not finite. torch has no such question of eight-bit ones."""
+    plain = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+    if not plain.isfinite().all():
+        raise RequestError(f"{path} holds values that are not finite in `{name}`; it cannot be used.")
 
 
 def _sort_metadata(path: Path) -> None:

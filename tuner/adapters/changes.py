@@ -46,6 +46,14 @@ class Change(ABC):
     def to(self, dtype: torch.dtype) -> Change:
         """The same in another precision."""
 
+    @abstractmethod
+    def times(self, weight: float) -> Change:
+        """What programs make of it at a weight: all that the layer's weight changes by, multiplied.
+
+        Raises:
+            TypeError: no change of its kind does that (DoRA).
+        """
+
     def delta(self, weight: Tensor) -> Tensor:
         """What the layer's weight changes by, in fp32 and in its shape."""
         return self.update().reshape(weight.shape)
@@ -124,6 +132,9 @@ class LowRank(Change):
         mid = None if self.mid is None else self.mid.to(dtype)
         return replace(self, down=self.down.to(dtype), up=self.up.to(dtype), mid=mid)
 
+    def times(self, weight: float) -> LowRank:
+        return replace(self, alpha=self.alpha * weight)
+
 
 def exact(update: Tensor, shape: tuple[int, ...]) -> LowRank:
     """A whole difference (out, inputs) as a low-rank change: the shorter side is the rank, one factor the identity."""
@@ -159,3 +170,6 @@ class Full(Change):
 
     def to(self, dtype: torch.dtype) -> Full:
         return Full(self.diff.to(dtype))
+
+    def times(self, weight: float) -> Full:
+        return self if weight == 1 else Full(self.diff.float() * weight)

@@ -13,7 +13,8 @@ from torch import Tensor
 from .artifact import Artifact
 from .describe import by_module, network_of
 from .fitting import missing
-from .reading import change_of, grouped, settings_in
+from .reading import change_of
+from .roles import grouped, settings_in
 
 _BLOCK = re.compile(r"(down_blocks|up_blocks|input_blocks|output_blocks)[._](\d+)|(mid_block|middle_block)")
 

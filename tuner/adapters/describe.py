@@ -12,12 +12,14 @@ from typing import Any
 
 from ..models.family import FAMILIES
 from .container import Container, Entry, read_header
+from .roles import PEFT
 from .signs import DOWN, other, seen, told
 
 # How the names of an adapter's tensors end, whichever naming they are in -> what kind of adapter has them
 _ROLES = {
     "lora_down.weight": "LoRA", "lora_up.weight": "LoRA", "lora_mid.weight": "LoRA", "lora_A.weight": "LoRA",
     "lora_B.weight": "LoRA", "lora.down.weight": "LoRA", "lora.up.weight": "LoRA", "dora_scale": "DoRA",
+    "lora_linear_layer.down.weight": "LoRA", "lora_linear_layer.up.weight": "LoRA",
     "lora_magnitude_vector": "DoRA", "lora_magnitude_vector.weight": "DoRA", "alpha": "", "diff": "full differences",
     "diff_b": "full differences", **{f"hada_{n}": "LoHa" for n in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
     **{f"lokr_{n}": "LoKr" for n in ("w1", "w2", "w1_a", "w1_b", "w2_a", "w2_b", "t2")},
@@ -38,7 +40,7 @@ class Description:
 
     Attributes:
         kind: `LoRA`, `DoRA`, `textual inversion`, `checkpoint`, ...
-        naming: `kohya` or `diffusers`, of adapters that change modules; else empty.
+        naming: `kohya`, `diffusers` or `peft`, of adapters that change modules; else empty.
         family: `sd1`, `sd2`, `sdxl`, or empty where nothing tells it.
         base: what it was made on, as the header has it.
         networks: modules that change, by network.
@@ -122,6 +124,8 @@ def _dots(name: str) -> list[int]:
 def network_of(module: str) -> str:
     """The network that a module is in, in words."""
     match = re.match(r"lora_[a-z]+\d?", module)
+    if module.startswith(PEFT):
+        return "U-Net" if ".attn" in module or "resnets" in module else "network"
     prefix = match[0] if match and "." not in module else module.partition(".")[0]
     return _NETWORKS.get(prefix, prefix)
 
@@ -132,10 +136,11 @@ def _first(metadata: Mapping[str, str], *names: str) -> str:
 
 def _adapter(path: Path, held: Container, modules: Mapping[str, set[str]], common: Mapping[str, Any]) -> Description:
     naming = "diffusers" if any("." in module for module in modules) else "kohya"
+    naming = "peft" if all(module.startswith(PEFT) for module in modules) else naming
     kinds = Counter(_ROLES[role] for roles in modules.values() for role in roles if _ROLES[role])
     named = [kind for kind in kinds if kind != "LoRA" or "DoRA" not in kinds]
     ranks = Counter(rank for module, roles in modules.items() if (rank := _rank(held.entries, module, roles)))
-    alphas, lacking = _alphas(path, held, modules, naming)
+    alphas, lacking = _alphas(path, held, modules, naming) if naming != "peft" else (Counter[float](), 0)
     networks = Counter(network_of(module) for module in modules)
     said, shown = told(held.metadata), seen(held.entries, modules)
     return Description(
@@ -152,9 +157,7 @@ def _rank(entries: Mapping[str, Entry], module: str, roles: set[str]) -> int | N
     return shape[0] if shape else None
 
 
-def _alphas(
-    path: Path, held: Container, modules: Mapping[str, set[str]], naming: str
-) -> tuple[Counter[float], int]:  # fmt: skip
+def _alphas(path: Path, held: Container, modules: Mapping[str, set[str]], naming: str) -> tuple[Counter[float], int]:
     """Modules by alpha, and how many that have a rank are without."""
     scaled = [module for module, roles in modules.items() if roles & {*DOWN, "lokr_w2_b", "lokr_w1_b"}]
     if naming == "kohya":
@@ -180,7 +183,9 @@ def _warnings(
         found.append("A1111 takes it for SD 1.x and hides its card: `ss_base_model_version` does not say SDXL.")
     elif naming == "kohya" and not set(held.metadata) - {"format"}:
         found.append("The header does not say what it was made for.")
-    if naming == "diffusers" and lacking:
+    if naming == "peft":
+        found.append("It has peft's own names: `tuner convert` makes a file of it that other programs take.")
+    elif naming == "diffusers" and lacking:
         found.append("Without alpha in its header its scale is taken for 1.")
     elif lacking and alphas:
         found.append(f"{lacking} modules have no alpha: programs differ on their strength.")

@@ -86,6 +86,12 @@ class Decomposed(Change):
         """Magnitudes stay in fp32: rounded ones would change the base's own rows."""
         return replace(self, inner=self.inner.to(dtype))
 
+    def times(self, weight: float) -> Decomposed:
+        """Its rows' lengths do not go with a weight; `whole` has a change that does."""
+        if weight != 1:
+            raise TypeError("a DoRA takes a weight as its whole difference alone")
+        return self
+
 
 def by_columns(weight: Tensor, inner: Change, scale: Tensor) -> Tensor:
     """The difference of a weight whose columns, not rows, take lengths of their own: in fp32, in the weight's shape."""

@@ -100,16 +100,47 @@ def _hadamard(shapes: Mapping[str, Shape], weight: Shape) -> bool:
     )
 
 
+def _factor(shapes: Mapping[str, Shape], n: str) -> tuple[int, int] | None:
+    """Rows and columns of LoKr's first or second factor, whole or a product; None where its parts do not fit."""
+    whole = shapes.get(f"lokr_w{n}")
+    if whole is not None:
+        return (whole[0], math.prod(whole[1:])) if len(whole) >= 2 else None
+    core = shapes.get("lokr_t2") if n == "2" else None
+    return _product(shapes[f"lokr_w{n}_a"], shapes[f"lokr_w{n}_b"], core)
+
+
 def _kronecker(shapes: Mapping[str, Shape], weight: Shape) -> bool:
-    rows, columns = 1, 1
-    for n in "12":
-        whole = shapes.get(f"lokr_w{n}")
-        if whole is not None:
-            size = (whole[0], math.prod(whole[1:])) if len(whole) >= 2 else None
-        else:
-            core = shapes.get("lokr_t2") if n == "2" else None
-            size = _product(shapes[f"lokr_w{n}_a"], shapes[f"lokr_w{n}_b"], core)
-        if size is None:
-            return False
-        rows, columns = rows * size[0], columns * size[1]
-    return (rows, columns) == (weight[0], math.prod(weight[1:]))
+    sizes = [_factor(shapes, n) for n in "12"]
+    if None in sizes:
+        return False
+    (a, b), (c, d) = (size or (0, 0) for size in sizes)
+    return (a * c, b * d) == (weight[0], math.prod(weight[1:]))
+
+
+def weight_shape(group: Mapping[str, Tensor]) -> tuple[Shape, bool]:
+    """The shape of the weight that a whole module's tensors are for, told by themselves, and whether it is sure.
+
+    LoHa and LoKr hold convolutions flat: (out, in * height * width), and then so is the shape.
+    """
+    shapes = {role: tuple(tensor.shape) for role, tensor in group.items()}
+    if "diff" in shapes:
+        return shapes["diff"], True
+    if "down" in shapes:
+        kernel = shapes.get("mid", shapes["down"])[2:]
+        return (*shapes["up"][:1], *shapes["down"][1:2], *kernel), True
+    if "hada_w1_a" in shapes:
+        core = shapes.get("hada_t1")
+        whole = _product(shapes["hada_w1_a"], shapes["hada_w1_b"], core) or ()
+        return (whole, False) if core is None or not whole else (_unflat(whole, core[2:]), True)
+    return _kronecker_shape(shapes)
+
+
+def _kronecker_shape(shapes: Mapping[str, Shape]) -> tuple[Shape, bool]:
+    kernel = shapes.get("lokr_t2", shapes.get("lokr_w2", ()))[2:]
+    (a, b), (c, d) = (_factor(shapes, n) or (0, 0) for n in "12")
+    return (_unflat((a * c, b * d), kernel), True) if kernel else ((a * c, b * d), False)
+
+
+def _unflat(whole: Shape, kernel: Shape) -> Shape:
+    """(out, in * height * width) -> (out, in, height, width)."""
+    return whole[0], whole[1] // max(1, math.prod(kernel)), *kernel

@@ -52,7 +52,7 @@ def state_dict(changes: Mapping[str, Change], targets: Mapping[str, Target]) -> 
         tensors[f"{target.diffusers}.lora_A.weight"] = plain.down
         tensors[f"{target.diffusers}.lora_B.weight"] = plain.up
         if isinstance(change, Decomposed):
-            tensors[f"{target.diffusers}.{_magnitude(target)}"] = change.magnitude.view(_lengths(target.shape))
+            tensors[f"{target.diffusers}.{magnitude_name(target)}"] = change.magnitude.view(lengths(target.shape))
     return tensors
 
 
@@ -72,13 +72,13 @@ def configs(changes: Mapping[str, Change], targets: Mapping[str, Target], alpha:
     return found
 
 
-def _magnitude(target: Target) -> str:
+def magnitude_name(target: Target) -> str:
     """How the name of DoRA's magnitudes ends: peft's ending for a U-Net, and for a text encoder that under which
     transformers 5 finds them (it puts the adapter's name behind `lora_magnitude_vector`, and no `.weight`).
     """
     return "lora_magnitude_vector" if target.part.attribute == "unet" else "lora_magnitude_vector.weight"
 
 
-def _lengths(shape: tuple[int, ...]) -> tuple[int, ...]:
+def lengths(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that peft has the magnitudes of a weight in: (out,), a convolution's (1, out, 1, 1)."""
     return (-1,) if len(shape) == 2 else (1, -1, *(1,) * (len(shape) - 2))

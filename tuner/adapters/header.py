@@ -4,19 +4,18 @@ Metadata inside the program is a flat mapping under plain names (`title`, `trigg
 header the names of the ModelSpec have its prefix, and all others ours; names that hold a dot or begin with `ss_` came
 from someone's header and stand as they are.
 
-ModelSpec: github.com/Stability-AI/ModelSpec. Hashes: `modelspec.hash_sha256` and kohya's `sshs_model_hash` are SHA-256
-of the file behind its header; `sshs_legacy_hash` is the start of SHA-256 of the 64 KiB at the offset of 1 MiB in the
-file as it is with kohya's keys alone (both as sd-scripts and sd-webui-additional-networks define them).
+ModelSpec: github.com/Stability-AI/ModelSpec. The hashes are told in `hashes`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+from .hashes import hashes
 
 if TYPE_CHECKING:
     from ..models.latent_diffusion import LatentDiffusion
@@ -97,16 +96,8 @@ def kohya(
 
 def hashed(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """The header with the hashes of the tensors that it will stand before; kohya's where kohya's keys are there."""
-    from safetensors.torch import save
-
     training = {name: value for name, value in header.items() if name.startswith("ss_")}
-    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, training)
-    digest = hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
-    hashes = {"modelspec.hash_sha256": f"0x{digest}"}
-    if training:
-        legacy = hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8]
-        hashes |= {"sshs_model_hash": digest, "sshs_legacy_hash": legacy}
-    return {**header, **hashes}
+    return {**header, **hashes(tensors, training)}
 
 
 def plain(header: Mapping[str, str]) -> dict[str, str]:

@@ -67,6 +67,9 @@ class Hadamard(Change):
     def to(self, dtype: torch.dtype) -> Hadamard:
         return replace(self, held={name: tensor.to(dtype) for name, tensor in self.held.items()})
 
+    def times(self, weight: float) -> Hadamard:
+        return replace(self, alpha=self.scale * self.rank * weight)
+
 
 @dataclass(frozen=True)
 class Kronecker(Change):
@@ -121,6 +124,13 @@ class Kronecker(Change):
 
     def to(self, dtype: torch.dtype) -> Kronecker:
         return replace(self, held={name: tensor.to(dtype) for name, tensor in self.held.items()})
+
+    def times(self, weight: float) -> Kronecker:
+        """Two whole factors have no alpha that counts: the weight moves into the first one."""
+        if self.rank:
+            return replace(self, alpha=self.scale * self.rank * weight)
+        first = self.held["lokr_w1"]
+        return self if weight == 1 else replace(self, held={**self.held, "lokr_w1": first.float() * weight})
 
 
 def _kron(one: Tensor, other: Tensor) -> Tensor:

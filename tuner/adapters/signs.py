@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from ..models.family import FAMILIES
 from .container import Entry
 
-DOWN = ("lora_down.weight", "lora_A.weight", "lora.down.weight", "hada_w1_b")  # their first size is the rank
+DOWN = (  # their first size is the rank
+    "lora_down.weight", "lora_A.weight", "lora.down.weight", "lora_linear_layer.down.weight", "hada_w1_b",
+)  # fmt: skip
 _WIDTHS = {768: "sd1", 1024: "sd2", 2048: "sdxl"}  # of the text that cross-attention reads
 _CHECKPOINTS = {
     "conditioner.embedders.1.": "sdxl", "cond_stage_model.model.": "sd2", "cond_stage_model.transformer.": "sd1",
@@ -23,6 +25,21 @@ def told(metadata: Mapping[str, str]) -> str:
         if version in family.versions.values() or architecture in family.architectures.values():
             return name
     return "sd2" if metadata.get("ss_v2") == "True" else ""
+
+
+def predicts(metadata: Mapping[str, str]) -> str:
+    """What the model that a file is for predicts, `epsilon` or `v_prediction`; empty where the header says nothing."""
+    said = metadata.get("modelspec.prediction_type", "")
+    if said:
+        return {"v": "v_prediction"}.get(said, said)
+    names = metadata.get("ss_base_model_version"), metadata.get("modelspec.architecture", "").partition("/")[0]
+    for family in FAMILIES.values():
+        for known in (family.versions, family.architectures):
+            if len(set(known.values())) > 1:  # only where the names tell it
+                found = [prediction for prediction, name in known.items() if name in names]
+                if found:
+                    return found[0]
+    return ""
 
 
 def seen(entries: Mapping[str, Entry], modules: Mapping[str, set[str]]) -> str:

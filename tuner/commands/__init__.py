@@ -23,8 +23,8 @@ from .recipes import recipe_file, summaries, summary
 
 TRAIN, USE, ADAPTERS = "Train", "Use", "Adapters"
 COMMANDS = {
-    "run": TRAIN, "demo": TRAIN, "generate": USE, "evaluate": USE, "check": USE, "inspect": ADAPTERS,
-    "verify": ADAPTERS,
+    "run": TRAIN, "demo": TRAIN, "generate": USE, "evaluate": USE, "check": USE, "merge": ADAPTERS,
+    "extract": ADAPTERS, "resize": ADAPTERS, "convert": ADAPTERS, "inspect": ADAPTERS, "verify": ADAPTERS,
 }  # fmt: skip
 
 

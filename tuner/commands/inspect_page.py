@@ -50,7 +50,7 @@ def page(path: Path, found: Description, deep: Depth | None) -> None:
 def _headline(found: Description) -> str:
     """`LoRA for Stable Diffusion 1.x, in kohya's naming`."""
     family = f" for {found.title}" if found.title else ""
-    naming = f", in {found.naming}'{'s' if found.naming == 'kohya' else ''} naming" if found.naming else ""
+    naming = f", in {found.naming}'{'' if found.naming.endswith('s') else 's'} naming" if found.naming else ""
     return f"{found.kind}{family}{naming}"
 
 
@@ -65,7 +65,7 @@ def _rows(found: Description) -> dict[str, str]:
         "rank": _counted(found.ranks),
         "alpha": _alpha(found),
         "precision": ", ".join(found.precisions),
-        "size": f"{_size(found.size)} in {found.tensors:,} tensor{'s' * (found.tensors != 1)}",
+        "size": f"{size_in_words(found.size)} in {found.tensors:,} tensor{'s' * (found.tensors != 1)}",
     }
     return {label: value for label, value in rows.items() if value}
 
@@ -87,7 +87,7 @@ def _alpha(found: Description) -> str:
     return ", ".join(filter(None, told))
 
 
-def _size(size: int) -> str:
+def size_in_words(size: int) -> str:
     """`3.4 MB`."""
     value, unit = float(size), "bytes"
     for larger in ("kB", "MB", "GB"):
