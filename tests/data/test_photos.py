@@ -116,13 +116,13 @@ def test_the_same_examples_in_every_layout(layout, bundled, plain, tmp_path):
         assert torch.allclose(told, plain[caption][2], atol=1e-5)
 
 
-def test_the_shapes_are_those_of_the_photographs(plain):
+def test_the_shapes_are_those_of_the_photographs(bundled, plain):
     assert Counter(tuple(sizes[4:].tolist()) for _, sizes, _ in plain.values()) == {(64, 64): 3, (48, 80): 3}
     for name, caption in PHOTOS.items():
         moments, sizes, _ = plain[caption]
         with Image.open(shipped(name)) as picture:
             assert picture.size == (sizes[1], sizes[0])
-        assert moments.shape == (8, sizes[4] // 4, sizes[5] // 4)
+        assert moments.shape == (2 * bundled.vae.config.latent_channels, sizes[4] // 4, sizes[5] // 4)
 
 
 def test_what_the_autoencoder_gives_back_is_the_photograph(bundled, plain):
