@@ -39,7 +39,7 @@ def bake(model: LatentDiffusion, changes: Mapping[str, Change], targets: Mapping
     """Add the changes to a base's weights."""
     for name, change in changes.items():
         weight: Any = weight_of(model, targets[name]).weight
-        weight.data = (weight.data.float() + change.delta(weight.data)).to(weight.dtype)
+        weight.data = (weight.data.float() + change.delta(weight.data).to(weight.device)).to(weight.dtype)
 
 
 def write_folder(model: LatentDiffusion, out: Path, dtype: torch.dtype) -> None:

@@ -6,6 +6,7 @@ the files tell will do, without weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,16 +24,31 @@ if TYPE_CHECKING:
     from ..models.latent_diffusion import LatentDiffusion
 
 
+def load(base: str, option: str) -> LatentDiffusion:
+    """Load a base that the user named behind another option than --base, or behind none.
+
+    Raises:
+        RequestError: as `LatentDiffusion.load`, about that option.
+    """
+    from ..models.latent_diffusion import LatentDiffusion
+
+    try:
+        return LatentDiffusion.load(base)
+    except RequestError as error:
+        raise RequestError(str(error).replace(f"--base {base}", f"{option} {base}".strip(), 1)) from error
+
+
 class Ground:
     """What the work knows of the base.
 
     Args:
         base: what the user named; empty for nothing.
         sources: the files.
+        option: what the user named it by.
     """
 
-    def __init__(self, base: str, sources: Sequence[Source]) -> None:
-        self._named, self._sources = base, sources
+    def __init__(self, base: str, sources: Sequence[Source], option: str = "--base") -> None:
+        self._named, self._sources, self._option = base, sources, option
 
     @property
     def known(self) -> bool:
@@ -55,10 +71,8 @@ class Ground:
         Raises:
             RequestError: it cannot be loaded, or is of another kind than a file is for.
         """
-        from ..models.latent_diffusion import LatentDiffusion
-
         assert self._name, "ask whether it is known"
-        model = LatentDiffusion.load(self._name)
+        model = load(self._name, self._option)
         for source in self._sources:
             said = [(FAMILIES[source.family].title if source.family else "", model.family.title, "is for"),
                     (predicts(source.metadata), model.prediction_type, "is for a model that predicts")]  # fmt: skip
@@ -112,9 +126,10 @@ class Ground:
                 "--base."
             )
         target = self.targets[name]
-        if self.known and source.shape(module, target.shape[2:]) != target.shape:
+        shape = source.shape(module, target.shape[2:])
+        if self.known and (shape[0], math.prod(shape[1:])) != (target.shape[0], math.prod(target.shape[1:])):
             raise RequestError(
-                f"{source.path} has `{module}` for a weight of {source.shape(module)}, where {self._name} has "
+                f"{source.path} has `{module}` for a weight of {shape}, where {self._name} has "
                 f"{target.shape}; name the model that it is for by --base."
             )
         return target

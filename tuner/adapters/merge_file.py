@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import header
 from .artifact import Artifact
 from .ground import Ground
 from .lora import Lora
@@ -45,9 +44,7 @@ def alone(source: Source, made: Mapping[str, Any]) -> Artifact:
     return Artifact(artifact.tensors, {**artifact.metadata, **kept, "modelspec.merged_from": said["merged_from"]})
 
 
-def resized(merged: Merged, source: Source, ground: Ground, made: Mapping[str, Any]) -> Artifact:
+def resized(merged: Merged, source: Source, ground: Ground, made: Mapping[str, Any], out: Path) -> Artifact:
     """A resized adapter as a file in its naming, with what its header said."""
-    before = {"title": source.path.stem, **header.plain(source.metadata)}
-    said = {**before, **of_merge([source], ground, made, source.path), "title": before["title"]}
-    lora = Lora(merged.changes, merged.targets, said)
+    lora = Lora(merged.changes, merged.targets, of_merge([source], ground, made, out))
     return lora.to_kohya() if merged.naming == "kohya" else lora.to_diffusers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -91,7 +92,7 @@ def _target(
     known = ground.target(sources[number], module) if look else _guessed(module)
     shapes = [sources[n].shape(name, known.shape[2:]) for n, name in parts]
     for (n, name), shape in zip(parts, shapes, strict=True):
-        if (shape[0], _columns(shape)) != (shapes[0][0], _columns(shapes[0])):
+        if (shape[0], math.prod(shape[1:])) != (shapes[0][0], math.prod(shapes[0][1:])):
             raise RequestError(
                 f"{sources[n].path} has `{name}` for a weight of {shape}, {sources[number].path} for one of "
                 f"{shapes[0]}: they are for different bases; merge adapters of one base."
@@ -100,13 +101,6 @@ def _target(
     if apart or sources[number].naming == "diffusers":
         return target
     return Spelled(target.part, target.path, target.shape, target.original, word=module)
-
-
-def _columns(shape: tuple[int, ...]) -> int:
-    size = 1
-    for side in shape[1:]:
-        size *= side
-    return size
 
 
 def _guessed(module: str) -> Target:

@@ -17,6 +17,7 @@ from .source import Source
 
 _BASE = ("tuner.base", "ss_new_sd_model_hash", "ss_sd_model_hash", "ss_sd_model_name")
 _JOINED = ("trigger_phrase", "author", "license", "tags")  # of the ModelSpec: those of all files, one after the other
+_MADE_ANEW = ("was", "dora_norm", "rank", "energy", "density")  # or no longer true
 _RESOLUTIONS = {"sd1": "512x512", "sd2": "768x768", "sdxl": "1024x1024"}
 
 
@@ -82,17 +83,18 @@ def _asked(family: str, sources: Sequence[Source], ground: Ground) -> str:
 
 
 def of_merge(sources: Sequence[Source], ground: Ground, made: Mapping[str, Any], out: Path) -> dict[str, str]:
-    """The metadata of a file made of several.
+    """The metadata of a file made of one, whose own is kept, or of several.
 
     Args:
         made: how: the method and its settings.
         out: the file.
     """
     plain = [header.plain(source.metadata) for source in sources]
+    kept = {key: value for key, value in plain[0].items() if key not in _MADE_ANEW} if len(plain) == 1 else {}
     joined = {key: ", ".join(_each(said.get(key, "") for said in plain)) for key in _JOINED}
     return {
-        **facts(sources, ground), **{key: value for key, value in joined.items() if value}, "title": out.stem,
-        "output_name": out.stem, **origin(sources, made),
+        **kept, **facts(sources, ground), **{key: value for key, value in joined.items() if value},
+        "title": kept.get("title", out.stem), "output_name": out.stem, **origin(sources, made),
     }  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ..errors import RequestError
@@ -33,11 +35,12 @@ class Rounding:
             return cast
         before, after = change.tensors(), cast.tensors()
         for role in before.keys() - set(_EXACT):
-            apart = after[role].float() - before[role].float()
-            if not apart.isfinite().all():
+            wide = before[role].float()
+            lost = float((after[role].float() - wide).square().sum())
+            if not math.isfinite(lost):
                 raise RequestError(
                     f"The values of {module} do not fit {_WORDS[self._dtype]}; write --save-precision bf16 or fp32."
                 )
-            self._lost += float(apart.square().sum())
-            self._size += float(before[role].float().square().sum())
+            self._lost += lost
+            self._size += float(wide.square().sum())
         return cast

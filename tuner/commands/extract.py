@@ -55,16 +55,18 @@ def extract(config: Config) -> None:
     config.check_one()
     check_out(config.out)
     from ..adapters.extract import extract as extracted
+    from ..adapters.ground import load
     from ..adapters.truncate import Keep
-    from ..models.latent_diffusion import LatentDiffusion
+    from ..randomness import use_threads
     from ..sampling.precision import DTYPES
 
+    use_threads()
     out, dtype = Path(config.out), DTYPES[config.save_precision]
     keep = Keep(config.rank or (0 if config.energy else RANK), config.energy or 0.0)
     show = Silent() if config.json else showing(config.quiet)
     try:
         with show.working(f"Loading {config.tuned[0]} and {config.from_}"):
-            tuned, base = LatentDiffusion.load(config.tuned[0]), LatentDiffusion.load(config.from_)
+            tuned, base = load(config.tuned[0], ""), load(config.from_, "--from")
         found = extracted(tuned, base, keep, dtype, lambda done, total: show.count(done, total, "layer"))
         said = {**found.lora.metadata, "title": out.stem, "output_name": out.stem}
         replace(found.lora, metadata=said).to_kohya().save(out)

@@ -25,7 +25,7 @@ _LONG = 150  # characters of a value in the header
 _TOLD = (
     "modelspec.sai_model_spec", "modelspec.implementation", "modelspec.architecture", "modelspec.trigger_phrase",
     "ss_base_model_version", "ss_v2", "ss_network_dim", "ss_network_alpha", "ss_output_name", "tuner.base", "format",
-    "lora_adapter_metadata", "tuner.dora_norm", "tuner.token",
+    "lora_adapter_metadata", "tuner.dora_norm", "tuner.token", "tuner.was",
 )  # fmt: skip
 
 

@@ -64,13 +64,15 @@ def _merge(config: Config, given: Sequence[tuple[Path, float]], show: Show) -> N
     from ..adapters.provenance import check as check_together
     from ..adapters.source import opened
     from ..adapters.weighted import Weighted
+    from ..randomness import use_threads
 
+    use_threads()
     paths = [path for path, _ in given]
     with opened(paths) as sources:
         notes = check_together(sources)
         own, shared = blocks(config, paths)
         adapters = [Weighted(s, weight, b, shared) for s, (_, weight), b in zip(sources, given, own, strict=True)]
-        ground = Ground(config.into or config.base, sources)
+        ground = Ground(config.into or config.base, sources, "--into" if config.into else "--base")
         way = _way(config, sources)
         merged: Merged | None
         if config.into:
@@ -99,6 +101,8 @@ def _fusion(config: Config, adapters: Sequence[Weighted], ground: Ground, show: 
     """What fusion has learned of the base's layers; None for the other methods."""
     if config.method != "fusion":
         return None
+    import torch
+
     from ..adapters.fusion import Fusion
 
     sources = [adapter.source for adapter in adapters]
@@ -106,7 +110,7 @@ def _fusion(config: Config, adapters: Sequence[Weighted], ground: Ground, show: 
     if not ground.known:
         raise RequestError("--method fusion runs the base with each adapter; name it by --base.")
     with show.working(f"Loading the base {config.into or config.base or 'that they were made on'}"):
-        _ = ground.model
+        ground.model.to("cuda" if torch.cuda.is_available() else "cpu")
     tick = lambda done, total: show.count(done, total, "prompt")  # noqa: E731
     return Fusion(adapters, ground, wanted, config.seed, tick)
 

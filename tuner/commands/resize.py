@@ -60,8 +60,10 @@ def resize(config: Config) -> None:
     from ..adapters.resize import resize as resize_source
     from ..adapters.source import opened
     from ..adapters.truncate import Keep
+    from ..randomness import use_threads
     from ..sampling.precision import DTYPES
 
+    use_threads()
     keep = Keep(config.rank or 0, config.energy or 0.0)
     made = {"method": "resize", **({"rank": keep.rank} if keep.rank else {"energy": keep.energy})}
     show = Silent() if config.json else showing(config.quiet)
@@ -70,7 +72,8 @@ def resize(config: Config) -> None:
             ground = Ground(config.base, [source])
             dtype = DTYPES.get(config.save_precision, source.precision)
             found = resize_source(source, ground, keep, dtype, lambda n, total: show.count(n, total, "module"))
-            resized(found, source, ground, made).save(Path(config.out))
+            out = Path(config.out)
+            resized(found, source, ground, made, out).save(out)
             show.close()
             _tell(config, source, found)
     finally:
