@@ -57,11 +57,9 @@ def test_control_networks_are_trained_and_judged_and_drawn_with_at_once(tuner, t
     made(*words)
     page = Path("docs/controlnet.md")
     lines = page.read_text()
-    heads = [line for line in lines.splitlines() if line.startswith("|  |")]
-    assert "F1 of canny" in heads[0] and "parameters" in heads[1] and "fox recognised" in heads[2]
-    assert [line.split(" | ")[0].strip("| ") for line in lines.splitlines() if line.startswith("| ") and " | " in line][
-        2:6
-    ] == ["no control", *NETWORKS, "unseen scenes, rebuilt"]
+    found = rows(page, "drawn with")
+    assert list(found) == ["no control", *NETWORKS, "unseen scenes, rebuilt"] and "F1 of canny" in lines
+    assert all(row[-1].endswith(" MB") for row in rows(page, "network").values())
     assert sum("LoRA + token + ControlNet" in line for line in lines.splitlines()) == 1
     assert Image.open("docs/controlnet.png").height > 14 * 96
     assert made(*words).count("is finished; its results are there.") == 4

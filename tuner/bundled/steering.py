@@ -85,7 +85,7 @@ def _costs(made: dict[str, Run]) -> str:
             name, f"{values['steps']} of {values['batch_size']}, learning rate {values['learning_rate']:g}",
             f"{seconds_of(run):.0f} s", f"{parameters:,}", f"{header.size / 1e6:.1f} MB",
         ))  # fmt: skip
-    return table(("", "steps", "training", "parameters", "file"), rows)
+    return table(("network", "steps", "training", "parameters", "file"), rows)
 
 
 def _rows(reports: dict[str, Report]) -> dict[str, list[Image.Image]]:
