@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -38,6 +39,7 @@ class Recipe(nn.Module):
     Config: ClassVar[type[TrainConfig]] = TrainConfig
     adapts: ClassVar[bool] = False  # the result goes beside the base, whose weights may be held in half precision
     suite: ClassVar[str] = "prompts"  # by which `tuner evaluate RUN` judges its runs
+    example: ClassVar[Mapping[str, Any]] = {}  # what a run has to be told besides pictures, for trials and tests
     source: Source  # what `data` gave, set before training
 
     def __init__(self, config: Any, model: LatentDiffusion) -> None:
@@ -95,6 +97,9 @@ class Recipe(nn.Module):
     def groups(self) -> list[dict[str, Any]]:
         """The optimizer's parameter groups: by default one, of all that requires gradients."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def begin(self) -> None:
+        """Called once before the first step, when the pictures before are drawn: for what is solved and not trained."""
 
     def after_step(self, step: int) -> None:
         """Called after optimizer step `step` (counted from 1)."""

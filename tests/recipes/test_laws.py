@@ -91,9 +91,9 @@ def kind(case) -> type[Recipe]:
 
 
 @pytest.fixture
-def options(case, tiny_base: str, tiny_family, images: str) -> dict:
+def options(case, kind, tiny_base: str, tiny_family, images: str) -> dict:
     _, base, chosen = case
-    return {**OPTIONS, "base": tiny_base if base == "tiny" else tiny_family(base), "images": images, **chosen}
+    return {**OPTIONS, "base": tiny_base if base == "tiny" else tiny_family(base), "images": images, **kind.example, **chosen}
 
 
 def started(kind, out: Path, **options):
@@ -102,6 +102,7 @@ def started(kind, out: Path, **options):
     run = Run.create(config, "test", "it")
     recipe = kind(config, kind.base(config).to("cpu"))  # as a job does: it lays weights out for speed
     recipe.source = recipe.data(run)
+    recipe.begin()
     return recipe, run
 
 

@@ -147,7 +147,6 @@ def pictures(config: Any, model: LatentDiffusion) -> Source:
     """
     found = audit(config, config.resolution or model.resolution, model.unit)
     check_usable(found)
-    world = int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1
     repeats = torch.tensor([picture.example.repeats for picture in found.pictures])
     points = [*findings(found), *overlong(found, Reader.of(model.tokenizers[0]))]
     notes = [point.sentence() for point in points if point.grade in ("warning", "note")]
@@ -156,12 +155,23 @@ def pictures(config: Any, model: LatentDiffusion) -> Source:
         listed = ", ".join(f"{width} x {height} ({count})" for (width, height), count in sizes.items())
         notes.insert(0, f"{len(sizes)} buckets, with their visits in an epoch: {listed}.")
     return Source(
-        config.seed, config.batch_size * config.accumulate * world, found.captions(),
+        config.seed, _global_batch(config), found.captions(),
         pixels=Rows(found.pictures), sizes=torch.tensor([picture.place.sizes for picture in found.pictures]),
         dropout=config.caption_dropout, skipped=tuple(found.left_out), notes=tuple(notes),
         visits=None if (repeats == 1).all() else torch.arange(len(repeats)).repeat_interleave(repeats),
         cache=Cache.of(config),
     )  # fmt: skip
+
+
+def _global_batch(config: Any) -> int:
+    world = int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1
+    return int(config.batch_size * config.accumulate * world)
+
+
+def drawn(config: Any, model: LatentDiffusion, prompts: Sequence[str], count: int) -> Source:
+    """`count` pictures of each prompt that the base itself draws, encoded: for recipes that need no folder."""
+    empty = Source(config.seed, _global_batch(config), [], dropout=config.caption_dropout, cache=Cache.of(config))
+    return with_latents(imagined(empty, model, prompts, count), model)
 
 
 def encoded(config: Any, model: LatentDiffusion) -> Source:

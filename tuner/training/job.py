@@ -116,6 +116,7 @@ def _work(kind: type[Recipe], config: Any, run: Run, machine: Any, show: Show) -
             cost = estimate(recipe, machine)
         show.say(cost.sentence(config.steps, machine.device.type))
         return
+    recipe.begin()
     told = tracking.Tracking(config.track if writer else [], run)
     try:
         for step in fit(recipe, recipe.source, run, machine, show.say):
