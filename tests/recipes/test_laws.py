@@ -93,7 +93,13 @@ def kind(case) -> type[Recipe]:
 @pytest.fixture
 def options(case, kind, tiny_base: str, tiny_family, images: str) -> dict:
     _, base, chosen = case
-    return {**OPTIONS, "base": tiny_base if base == "tiny" else tiny_family(base), "images": images, **kind.example, **chosen}
+    return {
+        **OPTIONS,
+        "base": tiny_base if base == "tiny" else tiny_family(base),
+        "images": images,
+        **kind.example,
+        **chosen,
+    }
 
 
 def started(kind, out: Path, **options):
