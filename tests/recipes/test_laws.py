@@ -53,7 +53,8 @@ class Silent:
 
 def choices(kind: type[Recipe]) -> list[dict]:
     """The recipe's defaults, and every other choice of its own options: each value of a Literal, each switch turned."""
-    own = {name: field for name, field in kind.Config.model_fields.items() if name not in TrainConfig.model_fields}
+    fixed = {*TrainConfig.model_fields, *kind.example}
+    own = {name: field for name, field in kind.Config.model_fields.items() if name not in fixed}
     found: list[dict] = [{}]
     for name, field in own.items():
         many = get_origin(field.annotation) is list
@@ -67,16 +68,20 @@ def choices(kind: type[Recipe]) -> list[dict]:
 def cases(variants: bool = True) -> list:
     """(recipe file, base, options): the tiny base with every choice, each family with all but the lists of layers.
 
+    Of the families, each choice is made on one, in turns; what it does on the others is slow.
+
     Args:
         variants: without, each family with the defaults alone.
     """
     found = []
     for file in RECIPES:
-        for chosen in choices(recipe_class(load_recipe(file))):
+        for number, chosen in enumerate(choices(recipe_class(load_recipe(file)))):
             said = "-".join(str(v[0] if isinstance(v, list) else f"{k}={v}") for k, v in chosen.items()) or "default"
             lists = any(isinstance(value, list) for value in chosen.values())
             for base in ("tiny",) if lists or (chosen and not variants) else ("tiny", *FAMILIES):
-                found.append(pytest.param((file, base, chosen), id=f"{file.stem}-{base}-{said}"))
+                aside = chosen and base != "tiny" and base != FAMILIES[number % len(FAMILIES)]
+                marks = [pytest.mark.slow] if aside else []
+                found.append(pytest.param((file, base, chosen), id=f"{file.stem}-{base}-{said}", marks=marks))
     return found
 
 
@@ -102,13 +107,19 @@ def options(case, kind, tiny_base: str, tiny_family, images: str) -> dict:
     }
 
 
-def started(kind, out: Path, **options):
+def started(kind, out: Path, /, **options):
     """A recipe with its source and run, ready for `fit`."""
+    recipe, run = prepared(kind, out, **options)
+    recipe.begin()
+    return recipe, run
+
+
+def prepared(kind, out: Path, /, **options):
+    """The same before anything was solved."""
     config = build(kind.Config, {"out": str(out), **options})
     run = Run.create(config, "test", "it")
     recipe = kind(config, kind.base(config).to("cpu"))  # as a job does: it lays weights out for speed
     recipe.source = recipe.data(run)
-    recipe.begin()
     return recipe, run
 
 
@@ -116,7 +127,7 @@ def trained(recipe: Recipe) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in recipe.named_parameters() if p.requires_grad}
 
 
-def fitted(kind, out: Path, **options):
+def fitted(kind, out: Path, /, **options):
     """The parameters after training, and the rows of the steps."""
     recipe, run = started(kind, out, **options)
     rows = [step.row() for step in fit(recipe, recipe.source, run, accelerator(recipe.config))]
@@ -206,7 +217,7 @@ def _tensors(folder: Path) -> dict:
 
 
 def test_at_step_0_nothing_has_changed(kind, options, tmp_path):
-    recipe, _ = started(kind, tmp_path / "run", **options)
+    recipe, _ = prepared(kind, tmp_path / "run", **options)
     plain, changed = kind.base(recipe.config).to("cpu"), recipe.model
     recipe.requires_grad_(False)  # with weights that require gradients, torch's products round otherwise on a CPU
     batch, t = recipe.source.batch(0, [0, 1]), torch.tensor([500, 20])

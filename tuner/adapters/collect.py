@@ -1,4 +1,4 @@
-"""From live peft layers in a base to changes of its weights."""
+"""From live layers that peft or a recipe has put into a base to changes of its weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .changes import Change, LowRank
+from ..models.shifts import Shift
+from .changes import Change, Full, LowRank
 from .dora import Decomposed
 from .lycoris import Hadamard, Kronecker
 
@@ -26,7 +27,7 @@ def weight_in(layer: nn.Module) -> Tensor:
 
 
 def collected(layer: nn.Module, adapter: str) -> Change | None:
-    """What an adapter of peft's does to a layer; None where it has nothing there.
+    """What an adapter of peft's, or a shift, does to a layer; None where there is nothing.
 
     Raises:
         ValueError: it is of a kind, or at a weight, that files do not have.
@@ -36,6 +37,8 @@ def collected(layer: nn.Module, adapter: str) -> Change | None:
     from peft.tuners.lora import LoraLayer
 
     found: Any = layer
+    if isinstance(layer, Shift):
+        return Full(_copy(layer.difference))
     if isinstance(layer, LoraLayer):
         return _low_rank(found, adapter) if adapter in found.lora_A else None
     if isinstance(layer, LoHaLayer):

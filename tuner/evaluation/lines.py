@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .statistics import Figure, Z
@@ -36,6 +36,14 @@ class Line:
     better: Direction = ""
     about: str = ""
     margin: float = 0.0
+
+    def named(self, name: str) -> Line:
+        """The same under another name."""
+        figures = {
+            part: replace(figure, name=name)
+            for part in ("figure", "before", "change") if (figure := getattr(self, part)) is not None
+        }  # fmt: skip
+        return replace(self, **figures)
 
     @property
     def verdict(self) -> Verdict:

@@ -34,6 +34,10 @@ class Conditioning:
         """This conditioning where `keep` (B,) is true, elsewhere the other's single row."""
         return self._map(lambda mine, its: torch.where(keep.view(-1, *[1] * (mine.ndim - 1)), mine, its), other)
 
+    def repeated(self, count: int) -> "Conditioning":
+        """One row for each of `count` pictures."""
+        return self._map(lambda tensor: tensor.expand(count, *tensor.shape[1:]))
+
     def zeros(self) -> "Conditioning":
         """One row of nothing but zeros."""
         return self._map(lambda tensor: torch.zeros_like(tensor[:1]))

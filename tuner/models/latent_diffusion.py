@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..config import Options, read_toml
 from .conditioning import Conditioning
+from .consistency import embedded
 from .family import family_of
 
 if TYPE_CHECKING:
@@ -267,6 +268,15 @@ class LatentDiffusion:
         targets = {"epsilon": noise, "v_prediction": signal * noise - spread * latents, "sample": latents}
         return targets[self.prediction_type]
 
+    def separated(self, noisy: Tensor, prediction: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The latents and the noise that a prediction takes noisy latents for: `target` the other way round."""
+        signal, spread = self._rates(t, noisy)
+        if self.prediction_type == "v_prediction":
+            return signal * noisy - spread * prediction, spread * noisy + signal * prediction
+        if self.prediction_type == "sample":
+            return prediction, (noisy - signal * prediction) / spread
+        return (noisy - spread * prediction) / signal, prediction
+
     def noised(self, batch: Batch, offset: float = 0.0, t: Tensor | None = None) -> Noised:
         """A batch's latents, drawn from their posterior, at timesteps t (B,), by default drawn uniformly.
 
@@ -284,17 +294,25 @@ class LatentDiffusion:
         return Noised(latents, noise, t, self.add_noise(latents, noise, t), self.target(latents, noise, t))
 
     def predict(
-        self, noisy: Tensor, t: Tensor, conditioning: Conditioning, residuals: Residuals | None = None
+        self,
+        noisy: Tensor,
+        t: Tensor,
+        conditioning: Conditioning,
+        residuals: Residuals | None = None,
+        guidance: Tensor | None = None,
     ) -> Tensor:
         """The U-Net's prediction, (B, C, h, w). Where sizes are needed and not told, the picture is whole.
 
         Args:
             residuals: what control networks add to the U-Net's own features.
+            guidance: its scales, (B,), for a U-Net that is told them (`time_cond_proj_dim`), and for no other.
         """
         told: dict[str, Any] = {"encoder_hidden_states": conditioning.hidden}
         told["added_cond_kwargs"] = self._added(noisy, conditioning)
         if residuals is not None:
             told |= residuals.to(self.unet.dtype).arguments()
+        if guidance is not None and self.unet.config.time_cond_proj_dim is not None:
+            told["timestep_cond"] = embedded(guidance, self.unet.config.time_cond_proj_dim)
         with _attention(noisy, self.unet.is_gradient_checkpointing):
             return self.unet(noisy, t, **told).sample
 

@@ -135,6 +135,12 @@ def beginning(base: Any, token: str, count: int, text: str, seed: int) -> Word:
     return Word(token, tuple(made))
 
 
+def own_words(base: Any, text: str) -> Word:
+    """A text of several tokens as a word of its own, with the vectors that the base has for them."""
+    tokenizer = getattr(base, family_of(base).tokenizers[0])
+    return beginning(base, text, len(tokenizer(text, add_special_tokens=False).input_ids), text, 0)
+
+
 def _encoders(base: Any) -> list[Any]:
     return [getattr(base, name) for name in family_of(base).encoders]
 

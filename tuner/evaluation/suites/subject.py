@@ -9,7 +9,6 @@ differ, and what has become of prompts that have nothing to do with it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -137,11 +136,7 @@ def _cost(
 
 
 def _of_others(one: Line) -> Line:
-    named = {
-        part: replace(figure, name=f"others: {figure.name}")
-        for part in ("figure", "before", "change") if (figure := getattr(one, part)) is not None
-    }  # fmt: skip
-    return replace(one, **named)
+    return one.named(f"others: {one.figure.name}")
 
 
 def _ceiling(bench: Bench, references: Gallery) -> Table:

@@ -1,0 +1,157 @@
+"""What an adapter takes out of a base: how to ask for it, and how to tell whether a picture shows it still."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from ..adapters.container import read_header
+from ..data.pairs import ERASES, Concept, read
+from .bench import Bench, need
+from .evidence import cosines
+from .features import collect
+from .prompts import Prompt
+
+Pictures = Sequence[Image.Image]
+CONTEXTS = {
+    "instance": (
+        "a {}", "a photo of a {}", "a {} on a white background", "a {} on a blue background", "a {} in the snow",
+        "a {} on a wooden table", "a {} on a beach", "a {} in a forest", "a {} at night", "a close-up of a {}",
+    ),
+    "style": (
+        "a {} of a dog", "a {} of a car", "a {} of a house", "a {} of a rose", "a {} of a fish", "a {} of a banana",
+        "a {} of a guitar on a blue background", "a {} of a clock on a white background",
+        "a {} of a rocket on a green background", "a {} of a tree on a yellow background",
+    ),
+    "memorised": ("{}",),
+}  # fmt: skip
+"""Prompts of a target by its kind, where --prompt and --prompts name none."""
+ASIDE = {
+    "instance": (
+        "a picture of a {}", "a red background with a {}", "a {} in front of a green background", "a small {}",
+        "a large {} on a white background", "a pencil sketch of a {}", "a watercolor of a {} on a yellow background",
+        "two {}s on a blue background", "a {} left of a car", "a {} above a rose on a white background", "the {}",
+        "a {} on a striped red background",
+    ),
+    "style": (
+        "{} of a dog", "a dog, {}, white background", "a {} picture of a car on a blue background",
+        "a rose in {} style on a yellow background", "a green background with a fish, {}", "a clock in {} style",
+    ),
+    "memorised": ("{} in the snow", "a photo of {}", "{}, painted"),
+}  # fmt: skip
+"""Other ways to ask for it, and compositions."""
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What is said to be taken out, and how to ask for it.
+
+    Attributes:
+        concepts: targets with what stands in their place.
+        kind: of all of them.
+    """
+
+    concepts: Sequence[Concept]
+    kind: str
+
+    @classmethod
+    def of(cls, bench: Bench) -> Erased:
+        """As the headers of the adapters say it, the last that does.
+
+        Raises:
+            RequestError: none does.
+        """
+        found = None
+        for path, _ in bench.judged.adapters:
+            note = read_header(path).metadata.get(f"tuner.{ERASES}")
+            found = read(note) if note else found
+        need(found is not None, "--suite erase judges what an adapter takes out, and none of these files says that it "
+             "takes out anything; name one that `tuner ablate` has made, by its run or by --adapter.")  # fmt: skip
+        assert found is not None
+        return cls(*found)
+
+    # -- prompts -------------------------------------------------------------------------------------------------------
+
+    def prompts(self, given: Sequence[Prompt], side: str = "target") -> list[Prompt]:
+        """Prompts of each target, or with `side` "anchor" of what stands in its place: given ones, else by the kind."""
+        lines = [prompt.text for prompt in given if "{}" in prompt.text] or CONTEXTS[self.kind]
+        return self._filled(lines, side, bool(given) and self.kind == "instance")
+
+    def aside(self) -> list[Prompt]:
+        """Other ways to ask for the targets."""
+        return self._filled(ASIDE[self.kind], "target", False)
+
+    def _filled(self, lines: Sequence[str], side: str, article: bool) -> list[Prompt]:
+        names = list(dict.fromkeys(getattr(it, side) for it in self.concepts))
+        return [Prompt(line.replace("{}", f"a {name}" if article else name)) for name in names for line in lines]
+
+    def concerns(self, text: str) -> bool:
+        """Whether a prompt names a target or an anchor."""
+        return any(it.named(text) or Concept(it.anchor, "").named(text) for it in self.concepts)
+
+
+class Sight:
+    """Tells whether a picture shows a target still, or what stands in its place.
+
+    Both bundled judges look, where they know the names. Elsewhere, and for memorised pictures, a picture shows what it
+    is nearest to of all that the base itself drew, in the judges' features or those of the named network.
+
+    Args:
+        bench: with the judges.
+        erased: what is looked for.
+        drawn: what the base drew of the targets, of the anchors, and of other things.
+    """
+
+    def __init__(self, bench: Bench, erased: Erased, target: Pictures, anchor: Pictures, others: Pictures) -> None:
+        self.bench, self.kind = bench, erased.kind
+        self.names = {side: self._known([getattr(it, side) for it in erased.concepts]) for side in ("target", "anchor")}
+        self._drawn = [*target, *anchor, *others]
+        self._labels = np.repeat(["target", "anchor", "other"], [len(target), len(anchor), len(others)])
+
+    def present(self, pictures: Pictures) -> np.ndarray:
+        """Whether any judge sees a target in each picture: booleans (N,)."""
+        return np.asarray(self._seen(pictures, "target").any(axis=0))
+
+    def instead(self, pictures: Pictures) -> np.ndarray:
+        """Whether all judges see in each picture what stands in a target's place: booleans (N,)."""
+        return np.asarray(self._seen(pictures, "anchor").all(axis=0))
+
+    def chance(self, pictures: Pictures) -> np.ndarray | None:
+        """How likely a target is in each picture, in the mean of the judges, (N,); None where they do not know it."""
+        if not self.names["target"] or self.kind != "instance" or self.bench.panel is None:
+            return None
+        found = []
+        for network, names in zip(self.bench.panel.networks, self._classes, strict=True):
+            rows = [names.index(name) for name in self.names["target"]]
+            found.append(collect(network.probabilities, pictures)[:, rows].sum(axis=1))
+        return np.mean(found, axis=0)
+
+    def _seen(self, pictures: Pictures, side: str) -> np.ndarray:
+        """(judges, N)."""
+        names = self.names[side]
+        if names and self.bench.panel is not None:
+            aspect = "style" if self.kind == "style" else "subject"
+            opinions = self.bench.panel.judge(pictures)
+            return np.array([[getattr(said, aspect) in names for said in both] for both in opinions]).T
+        own = [collect(eye, self._drawn) for eye in self.bench.eyes]
+        near = [
+            cosines(collect(eye, pictures), its).argmax(axis=1) for eye, its in zip(self.bench.eyes, own, strict=True)
+        ]
+        return np.array([self._labels[rows] == side for rows in near])
+
+    def _known(self, names: Sequence[str]) -> list[str]:
+        """The names where the bundled judges can be trusted with all of them, else none."""
+        if self.bench.panel is None or self.kind == "memorised":
+            return []
+        known = self.bench.panel.trusted("style" if self.kind == "style" else "subject")
+        if self.kind == "style" and "plain" in known:
+            names = [name if name in known else "plain" for name in names]
+        return list(dict.fromkeys(names)) if all(name in known for name in names) else []
+
+    @property
+    def _classes(self) -> list[tuple[str, ...]]:
+        assert self.bench.panel is not None
+        return [tuple(judge.subjects) for judge in (self.bench.panel.classifier, self.bench.panel.contrast)]

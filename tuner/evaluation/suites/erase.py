@@ -1,0 +1,129 @@
+"""Whether what an adapter takes out is gone, however it is asked for, and what became of everything else.
+
+What is asked: the target's own prompts, other ways to ask for it and compositions, what stands in its place, its nearest
+neighbours and everything else (effectiveness and retention as in UnlearnCanvas, Zhang et al. 2024, arXiv:2402.11846);
+before and after at the same seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+
+from ..bench import Bench, need
+from ..erased import Erased, Sight
+from ..evidence import POINTS, cosines, distances, judged, line, right_in
+from ..features import collect
+from ..prompts import Prompt, read
+from ..report import Line, Report, Table
+from ..statistics import Figure, share
+from .prompts import grid
+from .subject import OTHERS
+
+NEAR, EACH = 5, 3  # neighbours; and how many times --count pictures there are of each
+Pictures = Sequence[Image.Image]
+GONE = "Share of the pictures in which any judge sees a target."
+
+
+class Part:
+    """Prompts with their pictures, after and before."""
+
+    def __init__(self, bench: Bench, prompts: Sequence[Prompt], count: int) -> None:
+        shots = bench.shots((prompt.text for prompt in prompts), count)
+        self.prompts, self.count, self.words = prompts, count, [shot.prompt for shot in shots]
+        self.before, self.after = bench.before(shots), bench.after(shots)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
+def evaluate(bench: Bench) -> Report:
+    """Draw targets, anchors, neighbours and other things, with the adapter and without, at the same seeds.
+
+    Raises:
+        RequestError: no adapter says that it takes anything out, or there is nothing to hold it against.
+    """
+    c = bench.config
+    need(bench.held_against_a_base, "--suite erase compares before with after; give a run, or --adapter FILE.")
+    need(bench.references is None, "--suite erase draws what it compares with; --against takes a base here.")
+    erased = Erased.of(bench)
+    given = [*(read(c.prompts) if c.prompts else []), *map(Prompt, c.prompt)]
+    target, aside = Part(bench, erased.prompts(given), c.count), Part(bench, erased.aside(), c.count)
+    anchor = Part(bench, erased.prompts(given, "anchor"), c.count)
+    others = Part(bench, [it for it in map(Prompt, c.other or OTHERS) if not erased.concerns(it.text)], 1)
+    near = Part(bench, _nearest(bench, erased, target, others), EACH * c.count)
+    sight = Sight(bench, erased, target.before, anchor.before, others.before)
+    lines = [*_gone(sight, target, aside, anchor), *_kept(bench, "anchor", anchor)]
+    lines += [*_kept(bench, "neighbours", near), *_kept(bench, "others", others), *_moved(bench, others)]
+    lines += distances(bench, others.before, others.after)
+    grids = [grid(it.prompts, it.count, it.after, it.before, 16) for it in (target, aside, anchor, near, others)]
+    return bench.report(lines, list(_by_neighbour(bench, near)), grids, _notes(erased, sight))
+
+
+def _gone(sight: Sight, target: Part, aside: Part, anchor: Part) -> Iterator[Line]:
+    """How often a target is seen: asked for, asked for otherwise, not asked for."""
+
+    def seen(name: str, part: Part, about: str) -> Line:
+        values = [sight.present(pictures) for pictures in (part.after, part.before)]
+        return line(name, part.words, *values, better="lower", about=f"{GONE} {about}", margin=POINTS)
+
+    yield seen("target present", target, "It is asked for by name.")
+    yield seen("target present otherwise", aside, "It is asked for in other ways, and in compositions.")
+    yield seen("target in anchor", anchor, "What is asked for is what stands in its place.")
+    chances = [sight.chance(pictures) for pictures in (target.after, target.before)]
+    if chances[0] is not None and chances[1] is not None:
+        about = "What probability the judges give the targets, in the mean."
+        yield line("target's probability", target.words, chances[0], chances[1], better="lower", about=about)
+    values = [sight.instead(pictures) for pictures in (target.after, target.before)]
+    about = "Share of the pictures in which all judges see what is to stand in the target's place."
+    yield line("anchor instead", target.words, *values, better="higher", about=about, margin=POINTS)
+
+
+def _kept(bench: Bench, who: str, part: Part) -> Iterator[Line]:
+    """Whether prompts still give what they ask for."""
+    for one in judged(bench, part.words, part.after, part.before):
+        yield one.named(f"{who}: {one.figure.name}")
+
+
+def _moved(bench: Bench, part: Part) -> Iterator[Line]:
+    """How far pictures of other things have moved, at the same noise."""
+    ours, theirs = (collect(bench.network, pictures) for pictures in (part.after, part.before))
+    apart = 1 - np.diag(cosines(ours, theirs))
+    yield line(f"drift of others-{bench.network.name}", part.words, apart, about="1 - cosine of before and after.")
+
+
+def _nearest(bench: Bench, erased: Erased, target: Part, others: Part) -> list[Prompt]:
+    """The prompts of other things whose pictures the base draws most like the targets', nearest first."""
+    near = np.zeros(len(others))
+    for eye in bench.eyes:
+        middle = collect(eye, target.before).mean(axis=0, keepdims=True)
+        near += cosines(collect(eye, others.before), middle)[:, 0]
+    return [others.prompts[row] for row in np.argsort(-near, kind="stable")[:NEAR]]
+
+
+def _by_neighbour(bench: Bench, near: Part) -> Iterator[Table]:
+    """How often each neighbour is right, before and after; the one that lost most first."""
+    if bench.panel is None:
+        return
+    asked = [bench.asked(text) for text in near.words]
+    right = [right_in(bench, asked, pictures)["subject"] for pictures in (near.before, near.after)]
+    rows: list[tuple[str, Figure, Figure]] = []
+    for prompt in near.prompts:
+        index = [i for i, text in enumerate(near.words) if text == prompt.text and asked[i].subject]
+        if index:
+            rows.append((prompt.text, *(share([part[i] for i in index], "subject right") for part in right)))  # type: ignore[arg-type]
+    rows.sort(key=lambda row: row[2].value - row[1].value)
+    yield Table("Its nearest neighbours", ("", "before", "after"), tuple(rows), "The one that lost most stands first.")
+
+
+def _notes(erased: Erased, sight: Sight) -> list[str]:
+    said = ", ".join(f"{it.target} -> {it.anchor}" for it in erased.concepts)
+    found = [f"Taken out: {said} ({erased.kind})."]
+    for side, names in sight.names.items():
+        if not names:
+            found.append(
+                f"No judge is asked for the {side}: it is seen where a picture is nearest to what the base drew of it."
+            )
+    return found

@@ -1,0 +1,62 @@
+"""Editing what cross-attention makes of words without training: a linear map of the text's states, in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..data.pairs import Pair
+    from .conditioning import Conditioning
+    from .latent_diffusion import LatentDiffusion
+    from .shifts import Shift
+
+
+@torch.no_grad()
+def solve(readers: Sequence[Shift], model: LatentDiffusion, pairs: Sequence[Pair], kept: Conditioning) -> None:
+    """Set the shifts of layers that read the text, so that targets' states act as anchors' and those of `kept` stay."""
+    change = remapped(*aligned(model, pairs), kept.hidden.flatten(0, 1))
+    for one in readers:
+        one.difference.copy_(one.weight().float() @ change)
+
+
+@torch.no_grad()
+def aligned(model: LatentDiffusion, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+    """The states of the targets' words and of all that follows them, and for each what the anchor has in its place.
+
+    The last word of one stands where the last word of the other does, and so do the words after it; what a target has
+    more words of stands where the anchor's first word does (the alignment of UCE's reference code).
+
+    Returns:
+        Two matrices (N, D), a row a token.
+    """
+    tokenizer, rows = model.tokenizers[0], []
+    for pair in pairs:
+        told = model.encode_prompts([pair.target, pair.anchor]).hidden
+        start, *lengths = (
+            len(tokenizer(text, add_special_tokens=False).input_ids)
+            for text in (pair.before.strip(), pair.target_words, pair.anchor_words)
+        )
+        longer, shorter = lengths
+        places = torch.arange(start + 1, told.shape[1])  # after the token that opens every prompt
+        theirs = (places - longer + shorter).clamp(start + 1, told.shape[1] - 1)
+        rows.append((told[0, places], told[1, theirs]))
+    return torch.cat([mine for mine, _ in rows]), torch.cat([its for _, its in rows])
+
+
+def remapped(targets: Tensor, anchors: Tensor, kept: Tensor, ridge: float = 1e-3, hold: float = 1.0) -> Tensor:
+    """The map M (D, D) by which weights W become W + W M: targets' states act as the anchors' do, others as before.
+
+    Unified concept editing (Gandikota et al. 2024, arXiv:2308.14761, eq. 7) with W taken out of the sum: the same map
+    serves every layer. Least squares of |M c - (a - c)|^2 over targets c and anchors a, of hold |M k|^2 over kept
+    states k, and of ridge |M|^2.
+
+    Args:
+        targets, anchors: (N, D). kept: (K, D).
+    """
+    c, a, k = (rows.double() for rows in (targets, anchors, kept))
+    gram = c.T @ c / len(c) + hold * k.T @ k / max(1, len(k)) + ridge * torch.eye(c.shape[1]).to(c)
+    return torch.linalg.solve(gram, c.T @ (a - c) / len(c)).T.float()
