@@ -16,6 +16,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -183,6 +184,9 @@ class Run:
             return
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.parent == Path("runs"):
+            with suppress(OSError):  # others are in it
+                self.folder.parent.rmdir()
 
     # -- what a run keeps ----------------------------------------------------------------------------------------------
 

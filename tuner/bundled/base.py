@@ -5,6 +5,7 @@ Every stage is a run that resumes: interrupted, the same command goes on where i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ def training() -> str:
         scenes = [world.Scene(name, colours[(7 * i + turn) % len(colours)]) for i, name in enumerate(emoji.KNOWN)]
         return [world.caption(it) for it in scenes]
 
+    styles = [style for style in world.STYLES if style != "plain"]
+    styled = [
+        world.caption(world.Scene(name, "" if style == "pencil sketch" else colours[(5 * i + i // 6) % len(colours)], style))
+        for i, (name, style) in enumerate(zip(emoji.KNOWN[::2], itertools.cycle(styles), strict=False))
+    ]
     lora = {"steps": 400, "batch_size": 8, "learning_rate": 1e-3, "class_prompt": prompts(0)}
     contexts = [f"{{}} on a {colour} background" for colour in colours]
     others: dict[str, dict[str, Any]] = {
@@ -40,6 +46,8 @@ def training() -> str:
         },
         "controlnet": {"steps": 1000, "batch_size": 8, "learning_rate": 5e-4},
         "t2i-adapter": {"steps": 1000, "batch_size": 8, "learning_rate": 1e-3},
+        "ablate": {"retain": prompts(0), "batch_size": 8},
+        "distill-lcm": {"steps": 400, "batch_size": 8, "learning_rate": 5e-4, "rank": 32, "prompt": prompts(0) + styled},
         "finetune": {"steps": 400, "batch_size": 8, "learning_rate": 1e-4, "class_prompt": prompts(0)},
     }  # fmt: skip
     evaluate = {"world": True, "prompt": contexts, "other": prompts(5)}  # others than a LoRA is shown while it trains

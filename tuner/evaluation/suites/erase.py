@@ -1,8 +1,8 @@
 """Whether what an adapter takes out is gone, however it is asked for, and what became of everything else.
 
-What is asked: the target's own prompts, other ways to ask for it and compositions, what stands in its place, its nearest
-neighbours and everything else (effectiveness and retention as in UnlearnCanvas, Zhang et al. 2024, arXiv:2402.11846);
-before and after at the same seeds.
+What is asked: the target's own prompts, other ways to ask for it and compositions, what stands in its place, its
+nearest neighbours and everything else (effectiveness and retention as in UnlearnCanvas, Zhang et al. 2024,
+arXiv:2402.11846); before and after at the same seeds.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def evaluate(bench: Bench) -> Report:
     target, aside = Part(bench, erased.prompts(given), c.count), Part(bench, erased.aside(), c.count)
     anchor = Part(bench, erased.prompts(given, "anchor"), c.count)
     others = Part(bench, [it for it in map(Prompt, c.other or OTHERS) if not erased.concerns(it.text)], 1)
-    near = Part(bench, _nearest(bench, erased, target, others), EACH * c.count)
+    near = Part(bench, _nearest(bench, target, others), EACH * c.count)
     sight = Sight(bench, erased, target.before, anchor.before, others.before)
     lines = [*_gone(sight, target, aside, anchor), *_kept(bench, "anchor", anchor)]
     lines += [*_kept(bench, "neighbours", near), *_kept(bench, "others", others), *_moved(bench, others)]
@@ -94,9 +94,9 @@ def _moved(bench: Bench, part: Part) -> Iterator[Line]:
     yield line(f"drift of others-{bench.network.name}", part.words, apart, about="1 - cosine of before and after.")
 
 
-def _nearest(bench: Bench, erased: Erased, target: Part, others: Part) -> list[Prompt]:
+def _nearest(bench: Bench, target: Part, others: Part) -> list[Prompt]:
     """The prompts of other things whose pictures the base draws most like the targets', nearest first."""
-    near = np.zeros(len(others))
+    near = np.zeros(len(others.prompts))
     for eye in bench.eyes:
         middle = collect(eye, target.before).mean(axis=0, keepdims=True)
         near += cosines(collect(eye, others.before), middle)[:, 0]

@@ -1,0 +1,270 @@
+"""`tuner ablate`: its objectives against the papers' formulas, what it leaves, and what it refuses."""
+
+import json
+from dataclasses import replace
+from itertools import count, pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tuner.adapters.artifact import Artifact
+from tuner.adapters.embeddings import Embedding
+from tuner.config import build
+from tuner.models.latent_diffusion import LatentDiffusion
+from tuner.models.shifts import unshifted
+from tuner.places import place
+from tuner.recipe import load_recipe, recipe_class
+from tuner.run import Run
+
+RECIPE = recipe_class(load_recipe(place("recipes") / "ablate.py"))
+FAST = ("--steps", 2, "--samples", 0, "--anchor-images", 1, "--quiet", "--force")
+
+
+@pytest.fixture
+def made(tiny_base, tmp_path):
+    """A recipe with its data, as a run has it before its first step."""
+
+    names = (f"run-{number}" for number in count())
+
+    def make(**options):
+        values = {"target": ["teddy bear"], "anchor": ["dog"], "base": tiny_base, "force": True, "anchor_images": 1}
+        config = build(RECIPE.Config, {**values, "batch_size": 2, "out": str(tmp_path / next(names)), **options})
+        run = Run.create(config, "test", "it")
+        recipe = RECIPE(config, RECIPE.base(config).to("cpu"))
+        recipe.source = recipe.data(run)
+        run.close()
+        return recipe
+
+    return make
+
+
+def moved(recipe):
+    """The same with shifts that are not zero, so that model and base differ."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for _, one in recipe.shifts.items():
+            one.difference.copy_(0.05 * torch.randn(one.difference.shape, generator=generator))
+    return recipe
+
+
+def lesson(recipe):
+    """A batch, its noised latents, and the prompts that learn and teach."""
+    batch = recipe.source.batch(0, [0, 1])
+    pair = recipe.pairs[0]
+    return batch, recipe.model.noised(batch), [pair.target] * 2, [pair.anchor] * 2
+
+
+def predicted(model, x, prompts):
+    return model.predict(x.noisy, x.t, model.encode_prompts(prompts))
+
+
+def mean(error):
+    return error.square().mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("regularise", [0.0, 0.4])
+def test_model_and_noise_are_the_paper_s_losses(made, regularise):
+    for method in ("model", "noise"):
+        recipe = moved(made(method=method, regularise=regularise))
+        _, x, targets, anchors = lesson(recipe)
+        target, anchor = (predicted(recipe.model, x, texts) for texts in (targets, anchors))
+        wanted = anchor.detach() if method == "model" else x.noise  # of the weights as they are now
+        expected = mean(target - wanted) + regularise * mean(anchor - x.noise)
+        assert torch.allclose(recipe.method.loss(recipe, x, targets, anchors), expected, rtol=1e-4)
+
+
+def test_no_gradient_flows_through_what_teaches(made):
+    recipe = moved(made(method="model", regularise=0.0))
+    _, x, targets, _ = lesson(recipe)
+    loss = recipe.method.loss(recipe, x, targets, targets)  # both sides are the same prediction
+    loss.sum().backward()
+    assert loss.max() == 0 and all(one.difference.grad.abs().max() == 0 for _, one in recipe.shifts.items())
+
+
+def test_the_default_is_taught_by_the_base(made):
+    recipe = moved(made(regularise=3.0))
+    _, x, targets, anchors = lesson(recipe)
+    plain = RECIPE.base(recipe.config)
+    students, teachers = [targets[0], anchors[0]], [anchors[0], anchors[0]]
+    expected = mean(predicted(recipe.model, x, students) - predicted(plain, x, teachers))
+    found = recipe.method.loss(recipe, x, students, teachers)
+    assert torch.allclose(found, expected * torch.tensor([1.0, 3.0]), rtol=1e-4)  # what stays has its own weight
+
+
+def test_esd_leads_away_from_what_the_base_knows(made):
+    recipe = made(method="esd")
+    _, x, targets, anchors = lesson(recipe)
+    at_first = recipe.method.loss(recipe, x, targets, anchors)
+    known, empty = (recipe.known(x, texts) for texts in (targets, [""] * 2))
+    assert at_first.shape == (2,) and (at_first > 0).all()
+    # with the base's own weights, and at a timestep that the way begins with, the loss is 4 |known - empty|^2
+    start = replace(x, t=torch.full((2,), recipe.model.timesteps - 1), noisy=x.noise)
+    known, empty = (recipe.known(start, texts) for texts in (targets, [""] * 2))
+    assert torch.allclose(recipe.method.loss(recipe, start, targets, anchors), 4 * mean(known - empty), rtol=1e-3)
+
+
+def test_what_is_to_stay_is_shown_and_targets_are_not_kept(made):
+    recipe = made(retain=["a cat", "a Teddy Bear on a white background", "a cat"])
+    assert recipe.kept == ["a cat"]
+    assert {pair.target for pair in recipe.lessons["a cat"]} == {"a cat"}
+    assert set(recipe.source.captions) >= {"a cat", "a dog", "a teddy bear"}
+    anchors_only = made(retain=["a cat"], method="model")
+    assert all("dog" in caption for caption in anchors_only.source.captions)
+
+
+def test_the_closed_form_is_the_least_squares_solution(made):
+    from tuner.models.closed_form import aligned, remapped
+
+    recipe = made(method="uce", retain=["a cat", "a photo of a cat"])
+    states, wanted = aligned(recipe.model, recipe.pairs)
+    kept = recipe.told(recipe.kept).hidden.flatten(0, 1)
+    change = remapped(states, wanted, kept, ridge=1e-3, hold=1.0).double()
+
+    def cost(m):
+        miss = ((wanted - states).double() - states.double() @ m.T).square().sum(1).mean()
+        return miss + (kept.double() @ m.T).square().sum(1).mean() + 1e-3 * m.square().sum()
+
+    least = cost(change)
+    for seed in range(3):
+        other = torch.randn(change.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+        assert cost(change + 1e-2 * other) > least and cost(change - 1e-2 * other) > least
+    recipe.begin()
+    for _, one in recipe.shifts.items():
+        assert torch.allclose(one.difference, one.base_layer.weight @ change.float(), atol=1e-5)
+
+
+def test_words_stand_where_the_others_do(made):
+    """A target of two words and an anchor of one: the last words meet, and so does all that follows."""
+    from tuner.models.closed_form import aligned
+
+    recipe = made()
+    pair = recipe.pairs[2]
+    assert (pair.target, pair.anchor) == ("a picture of a teddy bear", "a picture of a dog")
+    states, wanted = aligned(recipe.model, [pair])
+    target, anchor = recipe.told([pair.target, pair.anchor]).hidden
+    start = 1 + len(pair.before.split())
+    assert torch.equal(states, target[start:])
+    assert torch.equal(wanted[1], anchor[start]) and torch.equal(wanted[2], anchor[start + 1])
+    assert torch.equal(wanted[0], anchor[start])  # the word that is more
+
+
+def test_partway_is_ddim_on_the_way(made):
+    """The latents where an example stops are diffusers' own, with guidance."""
+    from tuner.models.partway import partway
+
+    recipe = made()
+    model, steps, guidance = recipe.model, 5, 3.0
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    told, empty = (recipe.told([text] * 2) for text in ("a dog", ""))
+    grid = torch.linspace(model.timesteps - 1, 0, steps + 1).round().long()
+    found, t = partway(model, noise, told, empty, torch.stack([grid[0], grid[3]]), steps, guidance)
+    assert t.tolist() == [grid[0], grid[3]] and torch.equal(found[0], noise[0])
+    x = noise[1:].double()
+    for now, then in pairwise(grid[:4]):
+        eps = [model.predict(x.float(), now[None], one[:1]).double() for one in (told, empty)]
+        both = eps[1] + guidance * (eps[0] - eps[1])
+        a, b = model.alphas_cumprod[now], model.alphas_cumprod[then]
+        x = b.sqrt() * (x - (1 - a).sqrt() * both) / a.sqrt() + (1 - b).sqrt() * both
+    assert torch.allclose(found[1:].double(), x, atol=1e-4)
+
+
+def test_taken_off_shifts_leave_the_base(made):
+    recipe = moved(made())
+    plain = RECIPE.base(recipe.config).to("cpu")
+    _, x, targets, _ = lesson(recipe)
+    with torch.no_grad(), unshifted(recipe.model.unet):
+        off = predicted(recipe.model, x, targets)
+    with torch.no_grad():
+        assert torch.equal(off, predicted(plain, x, targets))
+        assert not torch.equal(predicted(recipe.model, x, targets), off)
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_the_files_say_what_they_take_out(tuner, tiny_base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = tuner("ablate", "--base", tiny_base, "--target", "Teddy  Bear", "--anchor", "Dog", *FAST)
+    assert done.exit_code == 0, done.stderr
+    kohya = Artifact.load(Path("runs/no-teddy-bear/no-teddy-bear.safetensors"))
+    assert all(name.endswith(".diff") and ("to_k" in name or "to_v" in name) for name in kohya.tensors)
+    note = json.loads(kohya.metadata["tuner.erases"])
+    assert note == {"kind": "instance", "concepts": [["teddy bear", "dog"]]}
+    assert kohya.metadata["modelspec.description"] == "takes out: teddy bear -> dog"
+    plain = Artifact.load(Path("runs/no-teddy-bear/diffusers/pytorch_lora_weights.safetensors"))
+    assert all("lora_" in name for name in plain.tensors)
+    baked = tuner("merge", "runs/no-teddy-bear/no-teddy-bear.safetensors", "--into", tiny_base, "--out", "baked")
+    assert baked.exit_code == 0, baked.stderr
+    before, after = (LatentDiffusion.load(path).unet.state_dict() for path in (tiny_base, "baked"))
+    name = next(name for name in before if name.endswith("attn2.to_k.weight"))
+    key = next(key for key in kohya.tensors if key == f"lora_unet_{name[:-7].replace('.', '_')}.diff")
+    assert torch.allclose(after[name] - before[name], kohya.tensors[key], atol=1e-6)
+
+
+def test_words_of_several_tokens_become_words_of_their_own(tuner, tiny_base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = tuner("ablate", "--base", tiny_base, "--target", "teddy bear", "--anchor", "dog", "--train", "embedding",
+                 "--learning-rate", 0.05, "--out", "run", *FAST)  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    word = Embedding.load(Path("run/no-teddy-bear.safetensors")).word
+    assert word.token == "teddy bear" and len(word) == 2
+    pictures = {}
+    for text in ("a teddy bear", "a bear"):
+        for more in ((), ("--adapter", "run/no-teddy-bear.safetensors")):
+            out = Path(f"out-{len(pictures)}")
+            done = tuner("generate", text, "--base", tiny_base, "--steps", 2, "--out", out, "--quiet", *more)
+            assert done.exit_code == 0, done.stderr
+            pictures[text, bool(more)] = Image.open(out / "0000.png").tobytes()
+    assert pictures["a teddy bear", True] != pictures["a teddy bear", False]
+    assert pictures["a bear", True] == pictures["a bear", False]
+
+
+def test_several_targets_and_prompts_from_a_file(tuner, tiny_base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text("a dog on a red background\n\na photo of a {}\nnothing of use\n")
+    done = tuner("ablate", "--base", tiny_base, "--target", "cat", "--target", "teddy bear", "--anchor", "dog",
+                 "--prompts", "prompts.txt", "--out", "run", *FAST)  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    note = Artifact.load(Path("run/no-cat.safetensors")).metadata["tuner.erases"]
+    assert json.loads(note)["concepts"] == [["cat", "dog"], ["teddy bear", "dog"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "--target is empty"),
+        (("--target", "cat"), "--anchor is empty"),
+        (("--target", " ", "--anchor", "dog"), "--target is empty"),
+        (("--target", "Cat", "--anchor", "cat"), 'both "cat"'),
+        (("--target", "cat", "--anchor", "dog", "--anchor", "bear"), "1 of --target and 2 of --anchor"),
+        (("--target", "cat", "--target", "CAT", "--anchor", "dog"), "named twice"),
+        (("--target", "cat", "--anchor", "dog", "--prompts", "none.txt"), "none.txt is no text file"),
+        (("--target", "cat", "--anchor", "dog", "--prompts", "useless.txt"), "has no line with {}"),
+        (("--target", "cat", "--anchor", "dog", "--images", "."), "leave it out"),
+        (("--target", "cat", "--anchor", "dog", "--method", "esdx"), "--method must be one of"),
+        (("--target", "cat", "--anchor", "dog", "--train", "embedding"), "has the word cat already"),
+    ],
+)
+def test_wrong_requests(tuner, tiny_base, tmp_path, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    Path("useless.txt").write_text("a bear\n\n")
+    done = tuner("ablate", "--base", tiny_base, *words, *FAST)
+    assert done.exit_code == 2 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not Path("runs").exists()
+
+
+def test_what_the_base_does_not_know_is_refused(tuner, tmp_path, monkeypatch):
+    """On the bundled base: a subject that was held out, and made-up words; one that it knows is taken."""
+    monkeypatch.chdir(tmp_path)
+    words = ("--anchor", "cat", "--steps", 0, "--method", "uce", "--samples", 0, "--quiet", "--anchor-images", 1,
+             "--config", "few.toml")  # fmt: skip
+    Path("few.toml").write_text('retain = ["a dog"]\n')
+    Path("one.txt").write_text("a {}\n")
+    for name in ("fox", "blorp"):
+        done = tuner("ablate", "--target", name, *words, "--prompts", "one.txt")
+        assert done.exit_code == 2 and f'--target "{name}": the base does not seem to know it' in done.stderr
+        assert not Path("runs").exists()
+    done = tuner("ablate", "--target", "Grumpy Cat", *words, "--prompts", "one.txt")
+    assert done.exit_code == 0, done.stderr
