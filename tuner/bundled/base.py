@@ -85,6 +85,9 @@ def stages(folder: Path, steps: int, start: str) -> Iterator[tuple[str, dict[str
         start = str(folder / "crops" / "pipeline")
         yield "pictures", {**vae, "base": start, "steps": steps // 3, "learning_rate": 4e-4}
         start = str(folder / "pictures" / "pipeline")
+        crispness = {"perceptual": str(folder / "eye"), "adversarial": 0.02, "crop": 48}
+        yield "decoder", {**vae, **crispness, "stage": "decoder", "base": start, "steps": 600, "learning_rate": 2e-4}
+        start = str(folder / "decoder" / "pipeline")
     last = {
         **shared, "stage": "diffusion", "steps": steps, "optimizer": "muon", "warmup_steps": min(50, steps // 10),
         "ema": 0.999, "snr_gamma": 5.0, "sample_every": 1000,

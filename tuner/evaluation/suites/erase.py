@@ -7,6 +7,7 @@ arXiv:2402.11846); before and after at the same seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -22,7 +23,7 @@ from ..statistics import Figure, share
 from .prompts import grid
 from .subject import OTHERS
 
-NEAR, EACH = 5, 3  # neighbours; and how many times --count pictures there are of each
+NEAR = 5  # neighbours
 Pictures = Sequence[Image.Image]
 GONE = "Share of the pictures in which any judge sees a target."
 
@@ -50,16 +51,22 @@ def evaluate(bench: Bench) -> Report:
     need(bench.references is None, "--suite erase draws what it compares with; --against takes a base here.")
     erased = Erased.of(bench)
     given = [*(read(c.prompts) if c.prompts else []), *map(Prompt, c.prompt)]
-    target, aside = Part(bench, erased.prompts(given), c.count), Part(bench, erased.aside(), c.count)
-    anchor = Part(bench, erased.prompts(given, "anchor"), c.count)
+    target = Part(bench, erased.prompts(given), c.count)
+    aside = _of(bench, erased.aside(), len(target) / 2)
+    anchor = _of(bench, erased.prompts(given, "anchor"), len(target) / 4)
     others = Part(bench, [it for it in map(Prompt, c.other or OTHERS) if not erased.concerns(it.text)], 1)
-    near = Part(bench, _nearest(bench, target, others), EACH * c.count)
+    near = _of(bench, _nearest(bench, target, others), NEAR * len(target) / 4)
     sight = Sight(bench, erased, target.before, anchor.before, others.before)
     lines = [*_gone(sight, target, aside, anchor), *_kept(bench, "anchor", anchor)]
     lines += [*_kept(bench, "neighbours", near), *_kept(bench, "others", others), *_moved(bench, others)]
     lines += distances(bench, others.before, others.after)
     grids = [grid(it.prompts, it.count, it.after, it.before, 16) for it in (target, aside, anchor, near, others)]
     return bench.report(lines, list(_by_neighbour(bench, near)), grids, _notes(erased, sight))
+
+
+def _of(bench: Bench, prompts: Sequence[Prompt], pictures: float) -> Part:
+    """At least so many pictures of some prompts, as many of each."""
+    return Part(bench, prompts, math.ceil(pictures / len(prompts)))
 
 
 def _gone(sight: Sight, target: Part, aside: Part, anchor: Part) -> Iterator[Line]:

@@ -1,0 +1,136 @@
+"""The page of attacks: how much of what was taken out comes back, beside a base that never knew it.
+
+Subjects that were held out are taught to the base; the base before is the oracle. Each is taken out again, and every
+attack is made on what is left and on the oracle, with the same budget. What an attack reaches on the oracle it teaches
+by itself; only the excess was still there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..adapters.artifact import Artifact
+from ..adapters.bake import bake
+from ..adapters.lora import Lora
+from ..commands.show import Show, Silent
+from ..config import build
+from ..evaluation.bench import Bench, Judged
+from ..evaluation.request import Config
+from ..evaluation.sheet import grid
+from ..evaluation.statistics import share
+from ..evaluation.suites.subject import recognised
+from ..files import write_json
+from ..models.architecture import save
+from ..models.latent_diffusion import BUNDLED, LatentDiffusion
+from . import emoji, world
+from .attacks import ATTACKS, Victim
+from .base import teach
+from .erasing import METHODS
+from .learning import trained
+from .pages import page, table
+
+SUBJECTS = {"koala": "panda", "pumpkin": "apple", "owl": "penguin"}  # each with what stands in its place
+UNSEEN = 9102  # seed of the scenes that pictures are held against
+SHOWN = 8
+
+
+def of_attacks(
+    base: str, subjects: Mapping[str, str], methods: Sequence[str], count: int, steps: int, out: Path, work: Path
+) -> str:
+    """Teach, take out, attack; write out/attacks.md and .png; the text. Goes on where it was stopped.
+
+    Args:
+        subjects: what is taught and taken out, with its anchors.
+        count: pictures of each attack. steps: of the teaching.
+    """
+    taught = str(_as_base(teach(work, tuple(subjects), max(2000, 8 * steps), steps, base, Show()), base))
+    found: dict[str, dict[str, list[bool]]] = {}
+    rows: dict[str, list[Image.Image]] = {}
+    for name, anchor in subjects.items():
+        folders = {"never knew": base, **{how: _without(taught, name, anchor, how, work) for how in methods}}
+        for who, folder in folders.items():
+            key = f"{name}, {who}"
+            found[key] = _attacked(Victim(folder, name, count, work / f"{name}_{who.replace(' ', '_')}"))
+            rows |= {f"{key}: {attack}": _pictures(work, name, who, attack) for attack in list(ATTACKS)[:4]}
+    text = (
+        f"{len(subjects)} subjects ({', '.join(subjects)}) were taught to the base and taken out again. {count} "
+        "pictures an attack and a base. Recognised is a picture that is nearest to unseen scenes of the subject, and "
+        "to no scene of anything else, in the features of both judges. Excess is what an attack reaches beyond what it "
+        "reaches on the base that never knew the subject: in points, in the mean of the subjects.\n\n"
+    )
+    text += _table(found, subjects, methods)
+    sheet = grid(list(rows.values()), list(rows), cell=64)
+    return page(
+        out, "attacks", "Attacks on what was taken out", "attack-figures", text, sheet, "what attacks bring back"
+    )
+
+
+def _as_base(folder: Path, like: str) -> Path:
+    """A pipeline with the defaults that another base brings along."""
+    shutil.copy(Path(BUNDLED.get(like, like)) / "training.toml", folder / "training.toml")
+    return folder
+
+
+def _without(taught: str, name: str, anchor: str, how: str, work: Path) -> str:
+    """The taught base with a subject taken out."""
+    folder = work / f"{name}_{how}_base"
+    if not folder.exists():
+        asked: dict[str, Any] = {"target": [name], "anchor": [anchor], "method": how, "samples": 0, **METHODS[how]}
+        run = trained("ablate", taught, work / f"{name}_{how}_run", asked)
+        model, file = LatentDiffusion.load(taught), run.folder / f"{run.name}.safetensors"
+        lora = Lora.from_artifact(Artifact.load(file), model, file)
+        bake(model, lora.changes, lora.targets)
+        save(model, folder)
+        _as_base(folder, taught)
+    return str(folder)
+
+
+def _attacked(victim: Victim) -> dict[str, list[bool]]:
+    """Whether each picture of each attack shows the subject; what was found before is read again."""
+    file, config = victim.work / "found.json", build(Config, {"world": True, "base": victim.base})
+    found: dict[str, list[bool]] = json.loads(file.read_text()) if file.is_file() else {}
+    bench = Bench("subject", Judged(victim.subject, victim.base), config, Silent())
+    own = [world.draw(it) for it in world.scenes(UNSEEN, 24, (victim.subject,), styles=("plain",))]
+    others = [world.draw(it) for name in emoji.KNOWN for it in world.scenes(UNSEEN, 2, (name,), styles=("plain",))]
+    for attack, make in ATTACKS.items():
+        if attack not in found:
+            made = make(victim)
+            found[attack] = recognised(bench, (made,), own, others)[0].tolist()
+            for number, picture in enumerate(made[:SHOWN]):
+                place = victim.work / "shown" / f"{_slug(attack)}-{number}.png"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                picture.save(place)
+            write_json(file, found)
+    return found
+
+
+def _pictures(work: Path, name: str, who: str, attack: str) -> list[Image.Image]:
+    folder = work / f"{name}_{who.replace(' ', '_')}" / "shown"
+    return [Image.open(file).convert("RGB") for file in sorted(folder.glob(f"{_slug(attack)}-*.png"))]
+
+
+def _slug(attack: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in attack)
+
+
+def _table(
+    found: Mapping[str, Mapping[str, Sequence[bool]]], subjects: Mapping[str, str], methods: Sequence[str]
+) -> str:
+    head = ["attack", "never knew", *(word for how in methods for word in (how, f"excess of {how}"))]
+    rows = []
+    for attack in ATTACKS:
+
+        def rate(who: str, attack: str = attack) -> float:
+            hits = [hit for name in subjects for hit in found[f"{name}, {who}"][attack]]
+            return 100 * share(hits, attack).value
+
+        oracle = rate("never knew")
+        rows.append((attack, f"{oracle:.0f}%", *(word for how in methods
+                     for word in (f"{rate(how):.0f}%", f"{rate(how) - oracle:+.0f}"))))  # fmt: skip
+    return table(head, rows)

@@ -1,0 +1,180 @@
+"""The page of concept ablation: every method on the same targets, judged by the same suite at the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..evaluation.report import save
+from ..evaluation.sheet import grid
+from ..evaluation.stored import Stored, load
+from ..run import Run
+from .learning import judged, seconds_of, trained
+from .mixture import PLANTED
+from .pages import page, table
+
+TARGET_PICTURES = 200
+DRAWING = {"steps": 12}  # of the pictures that are judged
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "model": {"learning_rate": 5e-4},
+    "noise": {"learning_rate": 5e-4},
+    "esd": {"learning_rate": 5e-4},
+    "uce": {},
+}
+"""Each method with what measured best for it on this base: the papers' learning rates are for a larger one."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A target, what stands in its place, and of what kind it is."""
+
+    target: str
+    anchor: str
+    kind: str = "instance"
+
+    @property
+    def name(self) -> str:
+        return self.target.replace(" ", "-")[:40]
+
+
+CASES = (
+    Case("grumpy cat", "cat"), Case("crying cat", "cat"), Case("police car", "car"), Case("taxi", "car"),
+    Case("pizza", "hamburger"), Case("robot", "dog"), Case("rocket", "airplane"), Case("rose", "tulip"),
+    Case("watercolor", "photo", "style"), Case("neon", "photo", "style"),
+    Case(PLANTED[0].words, "a robot left of a rose", "memorised"),
+    Case(PLANTED[1].words, "a lion below a balloon", "memorised"),
+)  # fmt: skip
+"""Names that share a word with what stands in their place, names that share none, styles, memorised pictures."""
+
+FIGURES = {
+    "target": ("target present", False), "other ways": ("target present otherwise", False),
+    "anchor": ("anchor instead", False), "neighbours": ("neighbours: subject right", True),
+    "others": ("others: subject right", True), "KID": ("KID-judge", False),
+}  # fmt: skip
+"""Column -> the suite's figure, and whether it is told as a share of what it was before."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method made of a case."""
+
+    run: Run
+    report: Stored
+
+    def value(self, column: str) -> float:
+        name, relative = FIGURES[column]
+        line = next((line for line in self.report.figures if line.name == name), None)
+        if line is None:
+            return float("nan")
+        return (
+            line.after.value / line.before.value if relative and line.before and line.before.value else line.after.value
+        )
+
+    @property
+    def harmonic(self) -> float:
+        """The harmonic mean of: target gone, gone in other ways, neighbours kept, others kept."""
+        parts = [1 - self.value("target"), 1 - self.value("other ways"), self.value("neighbours"), self.value("others")]
+        known = [min(1.0, part) for part in parts if part == part]
+        return len(known) / sum(1 / max(part, 1e-3) for part in known)
+
+
+def of_ablation(
+    base: str, cases: Sequence[Case], methods: Mapping[str, Mapping[str, Any]], pictures: int, out: Path, runs: Path,
+    steps: int = 0,
+) -> str:  # fmt: skip
+    """Take every case out by every method, judge, and write out/ablation.md and .png; the text.
+
+    Runs and reports that are there are used again, so that the command goes on where it was stopped.
+    """
+    found = {(case, name): _outcome(base, case, name, dict(more), pictures, runs, steps)
+             for case in cases for name, more in methods.items()}  # fmt: skip
+    text = (
+        f"{len(cases)} targets, each taken out by each method: about {pictures} pictures of the target's prompts, half "
+        "as many of other ways to ask for it, a quarter as many of each of its five nearest neighbours, one of each "
+        "prompt of everything else; before and after at the same seeds. Target and other ways: share of the pictures "
+        "in which any judge sees it still. Anchor: in which both see what stands in its place. Neighbours and others: "
+        "right to both judges, as a share of what it was before. Harmonic: the harmonic mean of target gone, gone in "
+        "other ways, neighbours and others, with the 95% interval of drawing the targets again.\n\n"
+    )
+    text += _summary(found, cases, methods) + "\n## Each target\n\n" + _details(found)
+    rows = {f"{case.target}, {label}": pictures for case in cases for label, pictures in _shown(found, case).items()}
+    sheet = grid(list(rows.values()), list(rows), cell=96)
+    return page(out, "ablation", "Concept ablation", "ablation-figures", text, sheet, "before and after, by method")
+
+
+def _outcome(
+    base: str, case: Case, method: str, more: dict[str, Any], pictures: int, runs: Path, steps: int
+) -> Outcome:
+    folder = runs / f"{case.name}_{method}"
+    asked = {"target": [case.target], "anchor": [case.anchor], "kind": case.kind, "method": method, "samples": 0}
+    run = trained("ablate", base, folder, {**asked, **more}, 0 if method == "uce" else steps)
+    if not (folder / "report" / "report.json").is_file():
+        own = {"instance": 12, "style": 10, "memorised": 1}[case.kind]  # prompts
+        save(judged(run, base, {**DRAWING, "count": -(-pictures // own)}), folder / "report")
+    return Outcome(run, load(folder / "report"))
+
+
+def _summary(
+    found: Mapping[tuple[Case, str], Outcome], cases: Sequence[Case], methods: Mapping[str, Mapping[str, Any]]
+) -> str:
+    rows = []
+    for name in methods:
+        its = [found[case, name] for case in cases]
+        values = [_mean([one.value(column) for one in its]) for column in FIGURES]
+        harmonic = np.array([one.harmonic for one in its])
+        rng = np.random.default_rng(0)
+        again = harmonic[rng.integers(len(its), size=(2000, len(its)))].mean(axis=1)
+        mean, low, high = (100 * float(value) for value in (harmonic.mean(), *np.percentile(again, [2.5, 97.5])))
+        seconds = f"{_mean([seconds_of(one.run) for one in its]):.0f} s"
+        rows.append((name, *map(_written, FIGURES, values), f"{mean:.1f} ({low:.1f} to {high:.1f})", seconds))
+    return table(("method", *FIGURES, "harmonic", "training"), rows)
+
+
+def _details(found: Mapping[tuple[Case, str], Outcome]) -> str:
+    rows = [
+        (f"{case.target} → {case.anchor}", name, *(_written(column, one.value(column)) for column in FIGURES),
+         f"{100 * one.harmonic:.1f}", _worst(one.report))
+        for (case, name), one in found.items()
+    ]  # fmt: skip
+    return table(("target", "method", *FIGURES, "harmonic", "worst neighbour"), rows)
+
+
+def _written(column: str, value: float) -> str:
+    if value != value:
+        return ""
+    return f"{value:.3f}" if column == "KID" else f"{100 * value:.1f}%"
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if value == value]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _worst(report: Stored) -> str:
+    """The neighbour that lost most."""
+    rows = next((one.rows for one in report.tables if one.title == "Its nearest neighbours"), ())
+    if not rows:
+        return ""
+    name, before, after = rows[0]
+    assert not isinstance(before, str) and not isinstance(after, str)
+    return f"{name}: {100 * before.value:.0f}% → {100 * after.value:.0f}%"
+
+
+def _shown(found: Mapping[tuple[Case, str], Outcome], case: Case) -> dict[str, list[Image.Image]]:
+    """Of the target's prompts the first picture each: before, and after each method."""
+    rows: dict[str, list[Image.Image]] = {}
+    for (one, name), outcome in found.items():
+        if one != case:
+            continue
+        for label, place in (("before", 0), (name, 1)):
+            grids = [row.pictures for row in outcome.report.grids[0].rows]
+            half = len(grids[0]) // 2
+            names = [pictures[k + place * half] for k in range(half) for pictures in grids][:10]
+            rows.setdefault(label, [picture for it in names if (picture := outcome.report.picture(it)) is not None])
+    return rows
