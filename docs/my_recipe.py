@@ -51,7 +51,7 @@ class NearNoise(Recipe):
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.near(batch)
-        return x.error(self.predict(x.noisy, x.t, batch)) * self.model.snr_weight(x.t, self.config.snr_gamma)
+        return x.error(self.predict(x.noisy, x.t, batch)) * self.model.loss_weight(x.t, self.config)
 
     def artifact(self) -> Lora:
         return Lora.from_model(self.model, metadata=self.metadata())

@@ -118,7 +118,7 @@ class Ablate(Recipe):
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
         error = self.method.loss(self, x, *taken(self.lessons, batch))
-        return error * self.model.snr_weight(x.t, self.config.snr_gamma)
+        return error * self.model.loss_weight(x.t, self.config)
 
     def predicted(self, x: Noised, prompts: list[str]) -> Tensor:
         """What the model predicts now."""

@@ -70,7 +70,7 @@ class Controlnet(Recipe):
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
-        return x.error(self.predict(x.noisy, x.t, batch)) * self.model.snr_weight(x.t, self.config.snr_gamma)
+        return x.error(self.predict(x.noisy, x.t, batch)) * self.model.loss_weight(x.t, self.config)
 
     def pictures(self, prompts: list[str], count: int) -> list[list[Image.Image]]:
         seeds = range(self.config.seed, self.config.seed + count)

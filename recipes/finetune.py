@@ -85,7 +85,7 @@ class Finetune(Recipe):
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
         error = x.error(self.predict(x.noisy, x.t, batch))
-        return error * self.model.snr_weight(x.t, self.config.snr_gamma)
+        return error * self.model.loss_weight(x.t, self.config)
 
     def artifact(self) -> PipelineFolder:
         return PipelineFolder(self.model, changed=True)

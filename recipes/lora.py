@@ -98,7 +98,7 @@ class Lora(Recipe):
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
         error = x.error(self.model.predict(x.noisy, x.t, self.model.told(batch)))
-        return error * self.model.snr_weight(x.t, self.config.snr_gamma)
+        return error * self.model.loss_weight(x.t, self.config)
 
     def artifact(self) -> Export:
         lora = LoraFile.from_model(self.model, metadata=self.metadata())

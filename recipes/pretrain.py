@@ -128,7 +128,7 @@ class Pretrain(Recipe):
     def _denoising(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch)
         told = self.model.encode_prompts(batch.captions)
-        return x.error(self.model.predict(x.noisy, x.t, told)) * self.model.snr_weight(x.t, self.config.snr_gamma)
+        return x.error(self.model.predict(x.noisy, x.t, told)) * self.model.loss_weight(x.t, self.config)
 
     def artifact(self) -> PipelineFolder:
         return PipelineFolder(self.model)

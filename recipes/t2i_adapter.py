@@ -68,7 +68,7 @@ class T2iAdapter(Recipe):
         last = self.model.timesteps - 1
         t = ((1 - batch.draw.uniform("timestep") ** 3) * self.model.timesteps).long().clamp(max=last)
         x = self.model.noised(batch, self.config.noise_offset, t)
-        return x.error(self.predict(x.noisy, x.t, batch)) * self.model.snr_weight(x.t, self.config.snr_gamma)
+        return x.error(self.predict(x.noisy, x.t, batch)) * self.model.loss_weight(x.t, self.config)
 
     def pictures(self, prompts: list[str], count: int) -> list[list[Image.Image]]:
         seeds = range(self.config.seed, self.config.seed + count)

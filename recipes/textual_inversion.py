@@ -89,7 +89,7 @@ class TextualInversion(Recipe):
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
         error = x.error(self.predict(x.noisy, x.t, replace(batch, captions=self._prompts(batch))))
-        return error * self.model.snr_weight(x.t, self.config.snr_gamma)
+        return error * self.model.loss_weight(x.t, self.config)
 
     def _prompts(self, batch: Batch) -> tuple[str, ...]:
         """A prompt that names the token for each example that is told anything: a template, or its own caption."""

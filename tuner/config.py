@@ -34,6 +34,7 @@ ELSEWHERE: Mapping[str, str] = {
     "text_encoder_lr": "text_learning_rate", "lr_warmup_steps": "warmup_steps", "optimizer_type": "optimizer",
     "use_8bit_adam": "optimizer adamw8bit", "adam_weight_decay": "weight_decay", "mixed_precision": "precision",
     "full_fp16": "precision fp16", "full_bf16": "precision bf16", "max_grad_norm": "clip", "min_snr_gamma": "snr_gamma",
+    "v_pred_like_loss": "v_like",
     "use_ema": "ema", "ema_decay": "ema", "network_dim": "rank", "lora_rank": "rank", "lora_r": "rank",
     "network_alpha": "alpha", "lora_alpha": "alpha", "network_weights": "adapter",
     "caption_dropout_rate": "caption_dropout", "proportion_empty_prompts": "prompt_dropout|caption_dropout",

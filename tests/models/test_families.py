@@ -10,7 +10,7 @@ import torch
 from tuner.data.batch import Batch
 from tuner.models.architecture import published
 from tuner.models.conditioning import Conditioning
-from tuner.models.latent_diffusion import LatentDiffusion
+from tuner.models.latent_diffusion import LatentDiffusion, LossOptions
 from tuner.models.samplers import SAMPLERS
 from tuner.randomness import Draws
 
@@ -96,7 +96,22 @@ def test_min_snr_is_that_of_the_paper(model: LatentDiffusion, gamma: float) -> N
     scheduler = diffusers.DDPMScheduler.from_config(model.scheduler_config)
     snr = compute_snr(scheduler, t).double()
     divisor = snr + 1 if model.prediction_type == "v_prediction" else snr
-    torch.testing.assert_close(model.snr_weight(t, gamma).double(), snr.clamp(max=gamma) / divisor, rtol=1e-4, atol=0)
+    weight = model.loss_weight(t, LossOptions(snr_gamma=gamma))
+    torch.testing.assert_close(weight.double(), snr.clamp(max=gamma) / divisor, rtol=1e-4, atol=0)
+    assert (model.loss_weight(t, LossOptions()) == 1).all()
+
+
+def test_the_added_loss_is_that_of_predicting_v(model: LatentDiffusion) -> None:
+    t = torch.tensor([20, 300, 700, 960])
+    latents, noise, miss = (torch.randn(4, 4, 2, 2, generator=torch.Generator().manual_seed(k)) for k in range(3))
+    noisy, prediction = model.add_noise(latents, noise, t), model.target(latents, noise, t) + 0.1 * miss
+    signal, spread = ((a**0.5).view(-1, 1, 1, 1) for a in (model.alphas_cumprod[t], 1 - model.alphas_cumprod[t]))
+    known, seen = (
+        (signal * n - spread * x).double() for x, n in ((latents, noise), model.separated(noisy, prediction, t))
+    )
+    error = (prediction - model.target(latents, noise, t)).square().mean((1, 2, 3))
+    added = model.loss_weight(t, LossOptions(v_like=2.0)) - 1
+    torch.testing.assert_close((added * error).double(), 2 * (seen - known).square().mean((1, 2, 3)), rtol=1e-3, atol=0)
 
 
 def batch(model: LatentDiffusion, count: int, sizes: torch.Tensor | None = None) -> Batch:
