@@ -36,6 +36,7 @@ class LossOptions(Options):
     panel: ClassVar[str] = "Loss"
 
     snr_gamma: float = Field(0.0, ge=0, description="min-SNR weighting of the loss; 0 is off, 5 is usual.")
+    v_like: float = Field(0.0, ge=0, description="Adds v-prediction's loss at this weight: high noise, layout.")
     noise_offset: float = Field(0.0, ge=0, le=1, description="Noise common to a channel: darker and lighter pictures.")
 
 
@@ -338,14 +339,23 @@ class LatentDiffusion:
         height, width = (side * self.scale for side in latents.shape[-2:])
         return latents.new_tensor([height, width, 0, 0, height, width]).expand(len(latents), -1)
 
-    def snr_weight(self, t: Tensor, gamma: float) -> Tensor:
-        """min-SNR weights of the loss, (B,): Hang et al. 2023 (arXiv:2303.09556), eq. 6; 1 for gamma 0."""
-        if not gamma:
-            return torch.ones(len(t), device=t.device)
+    def loss_weight(self, t: Tensor, options: LossOptions) -> Tensor:
+        """Weights of the loss at timesteps t (B,), (B,): 1 where the options ask for nothing.
+
+        `snr_gamma`: min-SNR, Hang et al. 2023 (arXiv:2303.09556), eq. 6. `v_like` adds so many times the loss that
+        predicting v would have (Salimans & Ho 2022, arXiv:2202.00512, appendix D; "v_pred_like_loss" in sd-scripts):
+        of noise it counts errors at high noise, where a picture's layout is decided, many times more.
+        """
         abar = self.alphas_cumprod.to(t.device)[t]
         snr = abar / (1 - abar)
-        divisors = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
-        return (snr.clamp(max=gamma) / divisors[self.prediction_type]).float()
+        weight = torch.ones_like(abar)
+        if options.snr_gamma:
+            divisors = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
+            weight = snr.clamp(max=options.snr_gamma) / divisors[self.prediction_type]
+        if options.v_like:
+            errors = {"epsilon": 1 / abar, "v_prediction": torch.ones_like(snr), "sample": snr + 1}
+            weight = weight + options.v_like * errors[self.prediction_type]
+        return weight.float()
 
     def _rates(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         abar = self.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
