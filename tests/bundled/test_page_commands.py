@@ -1,5 +1,6 @@
 """The makers' commands that make pages: whole, on the smallest base, and again from the runs that are there."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tuner.bundled.__main__ import app
+from tuner.bundled.merging import METHODS
 from tuner.bundled.steering import NETWORKS
 from tuner.bundled.together import Everything
+from tuner.config import write_toml
 from tuner.run import Run
 
 pytestmark = pytest.mark.slow
@@ -76,3 +79,47 @@ def test_control_networks_are_trained_and_judged_and_drawn_with_at_once(tuner, t
     one, all_three = Image.open("one/0000.png"), everything.drawn(True, True, True)[0]
     apart = [torch.frombuffer(bytearray(p.convert("RGB").tobytes()), dtype=torch.uint8).int() for p in (one, all_three)]
     assert (apart[0] - apart[1]).abs().max() <= 1  # a batch of one and of four round otherwise
+
+
+@pytest.fixture
+def quick_base(tiny_base, tmp_path, monkeypatch) -> str:
+    """The tiny base, which says of itself that it is to be judged by few prompts in two steps."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_base, "quick")
+    prompts = {"prompt": [f"{{}} on a {colour} background" for colour in ("red", "blue")],
+               "other": [f"a {name} on a green background" for name in ("dog", "car", "key")]}  # fmt: skip
+    Path("quick/training.toml").write_text(f"[evaluate]\nsteps = 2\n{write_toml(prompts)}")
+    return "quick"
+
+
+def test_two_subjects_and_a_style_are_merged_by_every_method(quick_base, tmp_path):
+    words = ("merge-figures", "--base", quick_base, "--steps", 2, "--count", 1, "--out", "docs", "--runs", "runs")
+    made(*words)
+    page = Path("docs/merge.md")
+    found = rows(page, "")
+    assert list(found) == ["the base", "teddy_bear alone", "fox alone", "foggy alone", *METHODS]
+    assert all(len(row) == 10 and row[-1].endswith(" MB") for name, row in found.items() if name != "the base")
+    sizes = {name: (Path("runs/merge") / f"{name}.safetensors").stat().st_size for name in METHODS}
+    assert sizes["svd"] < sizes["exact"] and abs(sizes["exact"] - sizes["fusion"]) < 100  # the headers' words differ
+    text = page.read_text()
+    assert "harmonic mean is of the 3 concepts alone and of others kept" in text and str(tmp_path) not in text
+    assert "- svd: Truncated to rank 16, it misses " in text and "- fusion: On its own prompts" in text
+    sheet = Image.open("docs/merge.png")
+    assert sheet.width > 7 * 192 and sheet.height > 9 * 192  # three alone, three pairs, others; the base and eight more
+
+
+def test_the_base_is_distilled_twice_and_judged_by_its_steps(quick_base, tmp_path):
+    words = ("few-step-figures", "--base", quick_base, "--scenes", 6, "--steps", 2, "--count", 9, "--out", "docs",
+             "--work", "work")  # fmt: skip
+    made(*words)
+    page = Path("docs/distill-lcm.md")
+    found = rows(page, "drawn by")
+    steps = ("1 step", "2 steps", "4 steps", "8 steps")
+    assert list(found) == [*(f"LCM of 6 scenes, {n}" for n in steps), *(f"LCM of prompts alone, {n}" for n in steps),
+                           *(f"the base, {n}" for n in (*steps, "25 steps"))]  # fmt: skip
+    assert len({len(row) for row in found.values()}) == 1
+    text = page.read_text()
+    assert "9 pictures a row, 3 of each of 3 prompts" in text and str(tmp_path) not in text
+    assert list(rows(page, "distilled on")) == ["6 scenes", "prompts alone"]
+    sheet = Image.open("docs/distill-lcm.png")
+    assert sheet.width >= 2 * 340 and sheet.height > 2 * 230 + 9 * 84  # charts above, rows of pictures below

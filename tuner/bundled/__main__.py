@@ -78,7 +78,7 @@ def judge(
 def base(
     out: Annotated[Path, typer.Argument(help="Folder of the worlds and the runs; the same one goes on.")],
     count: Annotated[int, typer.Option(min=1, help="Scenes in each of the two worlds.")] = 20_000,
-    steps: Annotated[int, typer.Option(min=10, help="Steps of the last stage.")] = 12_000,
+    steps: Annotated[int, typer.Option(min=10, help="Steps of each of the last two stages.")] = 4_000,
     start: Annotated[str, typer.Option(help="`new`, or a model whose last stage goes on.")] = "new",
     install: Annotated[bool, typer.Option(help="Make the result the bundled base.")] = False,
 ) -> None:

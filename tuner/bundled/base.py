@@ -5,7 +5,6 @@ Every stage is a run that resumes: interrupted, the same command goes on where i
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ..places import PACKAGE, place
 from ..recipe import load_recipe, recipe_class
 from ..run import Run
 from ..training.job import Show, run_recipe
-from . import emoji, world
+from . import emoji, eye, world
 from .folders import write_scenes, write_world
 from .mixture import harder
 
@@ -33,11 +32,12 @@ def training() -> str:
         scenes = [world.Scene(name, colours[(7 * i + turn) % len(colours)]) for i, name in enumerate(emoji.KNOWN)]
         return [world.caption(it) for it in scenes]
 
-    styles = [style for style in world.STYLES if style != "plain"]
-    styled = [
-        world.caption(world.Scene(name, "" if style == "pencil sketch" else colours[(5 * i + i // 6) % len(colours)], style))
-        for i, (name, style) in enumerate(zip(emoji.KNOWN[::2], itertools.cycle(styles), strict=False))
-    ]
+    def styled(number: int, name: str) -> str:
+        style = world.STYLES[1 + number % (len(world.STYLES) - 1)]  # the first is plain
+        plain = world.Scene(name, colours[(5 * number + number // 6) % len(colours)])
+        return world.caption(world.in_style(plain, style))
+
+    every = prompts(0) + [styled(i, name) for i, name in enumerate(emoji.KNOWN[::2])]
     lora = {"steps": 400, "batch_size": 8, "learning_rate": 1e-3, "class_prompt": prompts(0)}
     contexts = [f"{{}} on a {colour} background" for colour in colours]
     others: dict[str, dict[str, Any]] = {
@@ -47,7 +47,10 @@ def training() -> str:
         "controlnet": {"steps": 1000, "batch_size": 8, "learning_rate": 5e-4},
         "t2i-adapter": {"steps": 1000, "batch_size": 8, "learning_rate": 1e-3},
         "ablate": {"retain": prompts(0), "batch_size": 8},
-        "distill-lcm": {"steps": 400, "batch_size": 8, "learning_rate": 5e-4, "rank": 32, "prompt": prompts(0) + styled},
+        "distill-lcm": {
+            "steps": 400, "batch_size": 8, "guidance_min": 4.0, "guidance_max": 4.0, "lr_scheduler": "cosine",
+            "learning_rate": 1e-3, "rank": 32, "prompt": every,
+        },
         "finetune": {"steps": 400, "batch_size": 8, "learning_rate": 1e-4, "class_prompt": prompts(0)},
     }  # fmt: skip
     evaluate = {"world": True, "prompt": contexts, "other": prompts(5)}  # others than a LoRA is shown while it trains
@@ -59,7 +62,7 @@ def training() -> str:
 def worlds(folder: Path, count: int, start: str) -> None:
     """The pictures that the stages see: scenes of its subjects, and of all but the held-out ones for an autoencoder.
 
-    `harder` has more of what is slow to learn.
+    `harder` has more of what is slow to learn, and `related` of that the scenes of two subjects alone.
     """
     everything = tuple(name for name in emoji.table() if name not in emoji.HELD_OUT)
     for name, seed, subjects in (("known", KNOWN_SEED, emoji.KNOWN), ("all", ALL_SEED, everything)):
@@ -67,48 +70,70 @@ def worlds(folder: Path, count: int, start: str) -> None:
             write_world(folder / name, count, seed, subjects=subjects, mixture=True)
     if not (folder / "harder").exists():
         write_scenes(folder / "harder", harder(HARDER_SEED, count))
+    if not (folder / "related").exists():
+        write_scenes(folder / "related", (it for it in harder(HARDER_SEED, count) if it.other and not it.words))
     write_text(folder / "words.txt", "\n".join(world.vocabulary()) + "\n")
 
 
-def stages(folder: Path, steps: int, start: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The runs, by name, with their options. `steps` are those of each of the last two.
+def stages(folder: Path, steps: int, start: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The runs: names, commands and options. `steps` are those of the longest two.
 
-    The autoencoder learns on crops first, which are a quarter of the work, and then on whole pictures. The rest learns
-    on all kinds of scenes alike, and then with more of the harder ones.
+    The autoencoder learns on crops first, which are a quarter of the work, and then on whole pictures; its decoder goes
+    on with a perceptual distance and a critic, which make pictures crisp. The rest learns on all kinds of scenes alike.
+    Then the text encoder is told left from right (`grammar`), the U-Net by itself takes that up (together with an
+    encoder that trains it would be lost before it is of use), and both go on with more of the harder scenes.
     """
     words = str(folder / "words.txt")  # known ones keep what they mean
     shared = {"precision": "auto", "lr_scheduler": "cosine", "save_every": 250, "seed": 1, "words": words}
     vae = {**shared, "stage": "autoencoder", "images": str(folder / "all"), "batch_size": 16, "ema": 0.0}
     if start == "new":
         sizes = {"crop": 32, "latent_channels": LATENT_CHANNELS}
-        yield "crops", {**vae, **sizes, "steps": steps, "learning_rate": 1e-3}
+        yield "crops", "pretrain", {**vae, **sizes, "steps": steps, "learning_rate": 1e-3}
         start = str(folder / "crops" / "pipeline")
-        yield "pictures", {**vae, "base": start, "steps": steps // 3, "learning_rate": 4e-4}
+        yield "pictures", "pretrain", {**vae, "base": start, "steps": steps // 3, "learning_rate": 4e-4}
         start = str(folder / "pictures" / "pipeline")
-        crispness = {"perceptual": str(folder / "eye"), "adversarial": 0.02, "crop": 48}
-        yield "decoder", {**vae, **crispness, "stage": "decoder", "base": start, "steps": 600, "learning_rate": 2e-4}
+        crisp = {"stage": "decoder", "perceptual": str(folder / "eye"), "adversarial": 0.02, "crop": 48}
+        yield "decoder", "pretrain", {**vae, **crisp, "base": start, "steps": 600, "learning_rate": 2e-4}
         start = str(folder / "decoder" / "pipeline")
     last = {
         **shared, "stage": "diffusion", "steps": steps, "optimizer": "muon", "warmup_steps": min(50, steps // 10),
         "ema": 0.999, "snr_gamma": 5.0, "sample_every": 1000,
     }  # fmt: skip
-    yield "base", {**last, "base": start, "images": str(folder / "known"), "learning_rate": 1e-3}
-    start = str(folder / "base" / "pipeline")
-    yield "further", {**last, "base": start, "images": str(folder / "harder"), "learning_rate": 8e-4}
+    yield "base", "pretrain", {**last, "base": start, "images": str(folder / "known"), "learning_rate": 1e-3}
+    alone = {key: value for key, value in last.items() if key not in ("stage", "words", "steps", "ema")}
+    alone |= {"steps": steps // 5, "ema": 0.99, "v_like": 0.5, "caption_dropout": 0.05, "learning_rate": 1e-3}
+    yield "sides", "finetune", {**alone, "base": str(folder / "grammar"), "images": str(folder / "related")}
+    start = str(folder / "sides" / "pipeline")
+    more = {"images": str(folder / "harder"), "learning_rate": 8e-4, "v_like": 0.2}
+    yield "further", "pretrain", {**last, **more, "base": start}
 
 
 def train(folder: Path, count: int, steps: int, start: str, show: Show) -> Path:
     """Make the worlds and train the stages in `folder`; the pipeline of the last one."""
-    kind = recipe_class(load_recipe(place("recipes") / "pretrain.py"))
     worlds(folder, count, start)
+    if start == "new" and not (folder / "eye").exists():
+        eye.train(folder / "eye")
     run: Run | None = None
-    for name, options in stages(folder, steps, start):
-        out = folder / name
+    for name, command, options in stages(folder, steps, start):
+        if name == "sides" and not Path(options["base"]).exists():
+            _tell_sides(folder / "base" / "pipeline", Path(options["base"]))
+        out, kind = folder / name, recipe_class(load_recipe(place("recipes") / f"{command}.py"))
         config = build(kind.Config, {**options, "out": str(out), "resume": (out / "config.toml").exists()})
-        run = run_recipe(kind, config, "pretrain", show)
+        run = run_recipe(kind, config, command, show)
         run.close()
     assert run is not None
     return run.folder / "pipeline"
+
+
+def _tell_sides(pipeline: Path, out: Path) -> None:
+    """The same pipeline with a text encoder that tells left from right."""
+    from ..models.architecture import save
+    from ..models.latent_diffusion import LatentDiffusion
+    from . import grammar
+
+    model = LatentDiffusion.load(str(pipeline))
+    grammar.train(model)
+    save(model, out)
 
 
 def teach(folder: Path, subjects: Sequence[str], count: int, steps: int, start: str, show: Show) -> Path:

@@ -1,7 +1,6 @@
 """Trains the network in whose maps the base's autoencoder compares pictures: a small ConvNeXt, no judge.
 
-It learns to tell the subjects of scenes of its own seeds. It is needed while
-the base is trained and is not kept.
+It learns to tell the subjects of scenes of its own seeds. It is needed while the base is trained and is not kept.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ..errors import RequestError
+
 Base = Annotated[str, typer.Option("--base", help="The base.")]
 Out = Annotated[Path, typer.Option(help="Folder of the page and its pictures.")]
 Runs = Annotated[Path, typer.Option(help="Folder of the runs; finished ones are used again.")]
@@ -93,4 +95,68 @@ def teaching_figures(
     print(of_teaching(model, tuple(subject or SUBJECTS), count, steps, out, work))
 
 
-PAGES = figures, lora_figures, token_figures, control_figures, judging, teaching_figures
+def merge_figures(
+    model: Base = "emoji",
+    count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 4,
+    steps: Steps = 0,
+    out: Out = DOCS,
+    runs: Runs = RUNS,
+) -> None:
+    """Train LoRAs of two held-out subjects and of a style; merge them by every method, and judge each merge."""
+    from .merging import of_merging
+
+    print(of_merging(model, count, out, runs, steps))
+
+
+def few_step_figures(
+    model: Base = "emoji",
+    scenes: Annotated[int, typer.Option(min=1, help="Scenes that are distilled on.")] = 4000,
+    count: Annotated[int, typer.Option(min=8, help="Pictures a row, about.")] = 1000,
+    steps: Steps = 0,
+    out: Out = DOCS,
+    work: Annotated[Path, typer.Option(help="Folder of the scenes and of the runs.")] = RUNS / "distill-lcm",
+) -> None:
+    """Distil the base on pictures and on prompts alone; judge both in few steps against the base in many."""
+    from .few_steps import of_few_steps
+
+    print(of_few_steps(model, scenes, count, out, work, steps))
+
+
+def ablation_figures(
+    model: Base = "emoji",
+    target: Annotated[list[str] | None, typer.Option(help="One of the page's targets; may be given again.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="One of the methods; may be given again.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures of a target's prompts, about.")] = 200,
+    steps: Steps = 0,
+    out: Out = DOCS,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs and reports; finished ones are used again.")] = RUNS
+    / "ablation",
+) -> None:
+    """Take things, styles and memorised pictures out of the base by every method; judge what is left."""
+    from .erasing import CASES, METHODS, of_ablation
+
+    cases = [case for case in CASES if not target or case.target in target]
+    methods = {name: more for name, more in METHODS.items() if not method or name in method}
+    if not cases or not methods:
+        known = ", ".join([*(case.target for case in CASES), *METHODS])
+        raise RequestError(f"--target or --method names nothing of the page; choose from {known}.")
+    print(of_ablation(model, cases, methods, count, out, runs, steps))
+
+
+def attack_figures(
+    model: Base = "emoji",
+    count: Annotated[int, typer.Option(min=1, help="Pictures of each attack.")] = 48,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the teaching.")] = 800,
+    out: Out = DOCS,
+    work: Annotated[Path, typer.Option(help="Folder of the bases and the attacks' runs.")] = RUNS / "attacks",
+) -> None:
+    """Teach subjects, take them out again, and attack what is left, beside a base that never knew them."""
+    from .attacking import SUBJECTS, of_attacks
+
+    print(of_attacks(model, SUBJECTS, ("default", "esd"), count, steps, out, work))
+
+
+PAGES = (
+    figures, lora_figures, token_figures, control_figures, judging, teaching_figures, ablation_figures, attack_figures,
+    merge_figures, few_step_figures,
+)  # fmt: skip

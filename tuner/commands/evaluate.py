@@ -165,13 +165,23 @@ def _run_folder(name: str) -> Path:
 
 def _suite_of(judged: Judged | None, kind: type[Recipe] | None, config: Config) -> str:
     """The suite where none is named: the recipe's, else what the things to be judged allow."""
+    if config.concept or config.style:
+        return "merge"
     if kind is not None:
         return kind.suite
     if config.pictures:
         return "prompts" if config.prompts else "pictures"
     if judged and judged.control:
         return "control"
+    if judged and _distilled(judged):
+        return "few-step"
     return "subject" if judged and judged.adapters and config.images else "prompts"
+
+
+def _distilled(judged: Judged) -> bool:
+    from ..evaluation.distilled import manner_of
+
+    return manner_of(judged) is not None
 
 
 def _folder(config: Config, judged: Judged | None) -> Path:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
     from ..adapters.embeddings import Embedding
+    from ..models.latent_diffusion import LatentDiffusion
     from ..sampling.control import Control
     from .panel import Panel
     from .text import ClipText
@@ -43,7 +44,8 @@ class Bench:
 
     def __init__(self, suite: str, judged: Judged, config: Config, show: Show) -> None:
         self.suite, self.judged, self.config, self.show = suite, judged, config, show
-        self._pipes: dict[str, StableDiffusionPipeline] = {}
+        self._models: dict[str, LatentDiffusion] = {}
+        self._pipes: dict[tuple[str, str], StableDiffusionPipeline] = {}
 
     # -- pictures ------------------------------------------------------------------------------------------------------
 
@@ -94,18 +96,21 @@ class Bench:
         against = self.config.against
         return Gallery.open(against, "--against") if against and holds_pictures(against) else None
 
-    def pipe(self, base: str) -> StableDiffusionPipeline:
-        """A base, loaded once."""
+    def pipe(self, base: str, sampler: str = "") -> StableDiffusionPipeline:
+        """A base, loaded once, with a sampler, by default that of --sampler."""
         from ..models.latent_diffusion import LatentDiffusion
         from ..sampling.precision import chosen, hold
 
-        if base not in self._pipes:
+        key = base, sampler or self.config.sampler
+        if base not in self._models:
             with self.show.working(f"Loading the base {base}"):
-                model = LatentDiffusion.load(base)
-                pipe = model.pipeline(self.config.sampler)
-                hold(pipe, chosen("auto", self.device, model.family.fits_fp16), self.device)
-            self._pipes[base] = pipe
-        return self._pipes[base]
+                self._models[base] = LatentDiffusion.load(base)
+        if key not in self._pipes:
+            model = self._models[base]
+            pipe = model.pipeline(key[1])
+            hold(pipe, chosen("auto", self.device, model.family.fits_fp16), self.device)
+            self._pipes[key] = pipe
+        return self._pipes[key]
 
     def adapted(self) -> AbstractContextManager[StableDiffusionPipeline]:
         """The base with the adapters."""

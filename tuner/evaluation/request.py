@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from ..config import ELSEWHERE, Options, argument, common, option
 from ..data.options import Condition
 from ..errors import RequestError
 from ..sampling.shots import GUIDANCE, STEPS
+
+Few = Annotated[int, Field(ge=1, le=1000)]
 
 
 class DrawingOptions(Options):
@@ -19,7 +23,9 @@ class DrawingOptions(Options):
 
     steps: int = option(STEPS, "Denoising steps.", ge=1, le=1000)
     guidance: float = option(GUIDANCE, "How closely to follow the prompt; 1 is without guidance.", ge=0)
-    sampler: Literal["ddpm", "ddim", "dpm++", "euler", "euler-a", "lcm"] = option("dpm++", "The sampler.")
+    sampler: Literal["ddpm", "ddim", "dpm++", "euler", "euler-a", "lcm", "ddim-trailing"] = option(
+        "dpm++", "The sampler."
+    )
     resolution: int = option(0, "Side of the pictures in pixels; 0 is the base's own.", ge=0)
     batch_size: int = option(4, "Pictures at once; this changes memory and speed, not the pictures.", ge=1)
 
@@ -36,7 +42,9 @@ class PromptOptions(Options):
     other: list[str] = option([], "A prompt of something else, which is to stay as it is; may be repeated.", "TEXT")
     subject: str = common("", "What the adapter was taught, as prompts call it; by default what its captions share.")
     images: str = option(
-        "", "Reference pictures, by default what the run was trained on; for a control network, unseen pictures.", "DIR"
+        "",
+        "Reference pictures, by default what the run was trained on; for control unseen ones, for few steps real ones.",
+        "DIR",
     )
 
 
@@ -47,6 +55,28 @@ class ConditionOptions(Options):
 
     condition: Condition | None = option(None, "What it draws after, where neither its file nor its run says.")
     examples: int = option(24, "Conditions: of --images so many, or of new scenes of the bundled base's world.", ge=1)
+
+
+class ConceptOptions(Options):
+    """What an adapter holds that was made of several."""
+
+    panel: ClassVar[str] = "Several concepts"
+
+    concept: list[str] = option(
+        [], "A subject that it holds: what prompts call it, and its pictures; may be repeated.", "TEXT=DIR"
+    )
+    style: list[str] = option(
+        [], "A style that it holds, as in TEXT of a dog; {} in it is the dog's place; may be repeated.", "TEXT=DIR"
+    )
+
+
+class FewStepOptions(Options):
+    """How few steps something distilled draws in."""
+
+    panel: ClassVar[str] = "Few steps"
+
+    few: list[Few] = option([1, 2, 4, 8], "Steps that the distilled model takes; may be repeated.", "N", min_length=1)
+    teacher_steps: int = option(25, "Steps of the base that it is held against.", ge=1, le=1000)
 
 
 class JudgeOptions(Options):
@@ -62,7 +92,9 @@ class JudgeOptions(Options):
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # pydantic has a method `json` of old
 
-    class Config(JudgeOptions, PromptOptions, ConditionOptions, DrawingOptions, Options):
+    class Config(
+        JudgeOptions, PromptOptions, ConceptOptions, ConditionOptions, FewStepOptions, DrawingOptions, Options
+    ):
         """Options of `tuner evaluate`."""
 
         panel: ClassVar[str] = "Options"
@@ -101,6 +133,9 @@ def check(config: Config) -> None:
         ),
         "tuner evaluate needs something to judge: a run's folder, --adapter FILE, --control DIR, --pictures DIR or "
         "--base BASE": not any(subjects) and not config.base and len(config.compare) < 2,
+        "--concept and --style name what --suite merge looks for; leave --suite out, or them": (
+            (config.concept or config.style) and config.suite not in ("", "merge")
+        ),
         "--pictures needs pictures to be held against; name their folder by --against, or prompts by --prompts": (
             config.pictures and not (config.against or config.prompts or config.suite)
         ),

@@ -1,0 +1,41 @@
+"""What pages are made with: the style of the page of merging, and curves."""
+
+from statistics import fmean
+
+from tuner.bundled import world
+from tuner.bundled.charts import COLOURS, Chart, charts
+from tuner.bundled.merging import foggy, foggy_folder
+from tuner.commands.show import Silent
+from tuner.config import build
+from tuner.evaluation.bench import Bench, Judged
+from tuner.evaluation.concepts import concepts_of, shows
+from tuner.evaluation.panel import Panel
+from tuner.evaluation.request import Config
+from tuner.evaluation.statistics import Figure
+
+
+def test_fog_is_a_style_that_judges_can_tell_and_see_through(tmp_path):
+    panel = Panel.load()
+    scenes = list(world.scenes(3, 40, ("dog", "rocket", "pizza", "car"), styles=("plain",)))
+    plain, misty = [world.draw(it) for it in scenes], [foggy(world.draw(it)) for it in scenes]
+    folder = foggy_folder(tmp_path / "foggy", ("key", "tree", "frog", "crown"))
+    assert (folder / "01.txt").read_text().startswith("a foggy picture of a ") and len(list(folder.iterdir())) == 48
+    config = build(Config, {"style": [f"a foggy picture={folder}"], "world": True})
+    bench = Bench("merge", Judged("it", "emoji"), config, Silent())
+    (fog,) = concepts_of(bench)
+    others = [world.draw(it) for it in world.scenes(4, 40, ("key", "tree", "frog", "crown"), styles=("plain",))]
+    assert shows(bench, fog, misty, others).mean() >= 0.95 and shows(bench, fog, plain, others).mean() <= 0.05
+    for aspect in ("subject", "background"):
+        assert fmean(panel.right(misty, aspect, [getattr(it, aspect) for it in scenes])) >= 0.8
+
+
+def test_curves_lie_where_their_figures_are():
+    def share(value: float) -> Figure:
+        return Figure("it", value, 10, value - 0.05, value + 0.05, unit="share")
+
+    one = Chart("right", {"ours": {1: share(0.2), 8: share(0.9)}, "theirs": {1: share(0.5), 8: share(0.5)}})
+    picture = charts([one])
+    blue = [(x, y) for x in range(picture.width) for y in range(30, picture.height)
+            if picture.getpixel((x, y)) == COLOURS[0]]  # fmt: skip
+    (x0, y0), (x1, y1) = blue[len(blue) // 20], blue[-len(blue) // 20]
+    assert x0 < picture.width / 2 < x1 and y0 > y1 + 80  # it rises from the left to the right

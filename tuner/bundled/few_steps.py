@@ -1,0 +1,178 @@
+"""The page of drawing in few steps: the base, distilled on pictures and on prompts alone, against itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ..commands.show import Silent
+from ..config import build
+from ..evaluation.bench import Bench, Judged
+from ..evaluation.few import told
+from ..evaluation.report import Report
+from ..evaluation.request import Config
+from ..evaluation.results import results
+from ..evaluation.sheet import PAPER, grid
+from ..evaluation.statistics import Figure
+from ..evaluation.suites.few_step import evaluate, held_against
+from ..models.latent_diffusion import recommended
+from ..run import Run
+from . import world
+from .charts import Chart, charts
+from .figures import known_to, singles
+from .folders import write_world
+from .learning import seconds_of, trained
+from .pages import BATCH, cell, page, table
+
+COMMAND, SEED = "distill-lcm", 9002  # of the scenes that are distilled on
+FEW, TEACHER = (1, 2, 4, 8), 25  # steps of the student and of the teacher
+SHOWN = 8  # columns of pictures
+CURVES = ("subject right", "KID-judge", "recall-judge", "diversity-judge")
+
+
+def of_few_steps(base: str, scenes: int, count: int, out: Path, work: Path, steps: int = 0) -> str:
+    """Distil on scenes and on prompts alone, judge; write out/distill-lcm.md and out/distill-lcm.png; the text.
+
+    Args:
+        scenes: to distil on.
+        count: pictures a row, about.
+        work: folder of the scenes and the runs, which are gone on with.
+        steps: of every training, in the stead of the base's own; 0 is those.
+    """
+    known = tuple(known_to(base))
+    if not (work / "scenes").exists():
+        write_world(work / "scenes", scenes, SEED, subjects=known, mixture=True)
+    words = recommended(base, COMMAND).get("prompt") or _prompts(base)
+    made = {
+        f"{scenes:,} scenes": trained(
+            COMMAND, base, work / "on_scenes", {"images": str(work / "scenes"), "prompt": []}, steps
+        ),
+        "prompts alone": trained(COMMAND, base, work / "on_prompts", {"prompt": words}, steps),
+    }
+    config = _config(base, count)
+    benches = {name: _bench(base, run, config) for name, run in made.items()}
+    held = held_against(next(iter(benches.values())))
+    reports = {name: evaluate(bench, held) for name, bench in benches.items()}
+    sheet = _stacked([charts(_curves(reports), f"the base in {told(TEACHER)}"), _pictures(reports)])
+    text = _text(base, reports, made, config)
+    return page(out, COMMAND, "Drawing in few steps", "few-step-figures", text, sheet, "by steps")
+
+
+def _prompts(base: str) -> list[str]:
+    """One of each subject that the base knows: those that it is evaluated by."""
+    own = recommended(base, "evaluate").get("other")
+    return list(own or [world.caption(it) for it in singles(known_to(base), 1)])
+
+
+def _config(base: str, count: int) -> Config:
+    """So many pictures in all, two of a prompt at the least."""
+    prompts = _prompts(base)
+    each = max(2, round(count / len(prompts)))
+    number = max(1, min(len(prompts), count // each))
+    some = [prompts[i * len(prompts) // number] for i in range(number)]
+    own = {"world": True, "base": base, "batch_size": BATCH, "count": each, "few": list(FEW), "teacher_steps": TEACHER}
+    return build(Config, {**recommended(base, "evaluate"), **own, "prompt": [], "other": some})
+
+
+def _bench(base: str, run: Run, config: Config) -> Bench:
+    files = [(file, 1.0) for file in results(run.folder, run.name).adapters]
+    return Bench("few-step", Judged(run.name, base, files, run.values, run.folder), config, Silent())
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def _rows(report: Report, place: int = 0) -> list[tuple[str, list[str | Figure]]]:
+    """The rows of one of the tables of a report."""
+    return [(str(name), list(cells)) for name, *cells in report.tables[place].rows]
+
+
+def _text(base: str, reports: Mapping[str, Report], made: Mapping[str, Run], config: Config) -> str:
+    """What was measured, as Markdown."""
+    first = next(iter(reports.values()))
+    rows = [
+        (f"LCM of {name}, {who.partition(', ')[2]}", *_cells(cells))
+        for name, report in reports.items() for who, cells in _rows(report) if who.startswith("student")
+    ]  # fmt: skip
+    rows += [(f"the base, {who.partition(', ')[2]}", *_cells(cells)) for who, cells in _rows(first) if "teacher" in who]
+    denied = [
+        (f"LCM of {name}" if who.startswith("student") else "the base", *_cells(cells))
+        for place, (name, report) in enumerate(reports.items()) for who, cells in _rows(report, 1)
+        if who.startswith("student") or not place
+    ] if len(first.tables) > 1 else []  # fmt: skip
+    number, settings = len(config.other) * config.count, {name: str(said) for name, said in first.settings.items()}
+    text = [
+        f"The base `{Path(base).name}`, distilled by `tuner distill-lcm` on scenes and on prompts alone. {number} "
+        f"pictures a row, {config.count} of each of {len(config.other)} prompts, the same seeds in every row. The "
+        f"students are drawn by {settings['sampler']} at guidance {float(settings['guidance']):g}, the base by "
+        f"{settings['teacher'].partition(',')[0]} at guidance {config.guidance:g}. Right is what both judges see; "
+        f"KID is from {settings['real pictures']} new scenes of the same words; precision and recall are against the "
+        f"base's pictures in {told(TEACHER)}, at other seeds. In brackets the 95% interval, or ± the standard error.\n",
+        table(("drawn by", *first.tables[0].head[1:]), rows),
+        "## What a negative prompt still does\n",
+        "Prompts name no background, and the negative prompt names the one that both judges see without it. Obeyed is "
+        "where neither sees it any more. At guidance 1 nothing is led away from, so that nothing can change.\n",
+        table(("drawn by", *first.tables[1].head[1:]), denied) if denied else "There was nothing that it could name.\n",
+        "## What it cost\n", _costs(made),
+    ]  # fmt: skip
+    return "\n".join(text)
+
+
+def _cells(cells: Sequence[str | Figure]) -> list[str]:
+    return [cell(it) if isinstance(it, Figure) else it for it in cells]
+
+
+def _costs(made: Mapping[str, Run]) -> str:
+    rows = []
+    for name, run in made.items():
+        size = (run.folder / f"{run.name}.safetensors").stat().st_size
+        values = run.values
+        rows.append((name, f"{values['steps']} of {values['batch_size']}", f"{values['learning_rate']:g}",
+                     f"{seconds_of(run):.0f} s", f"{size / 1e6:.1f} MB"))  # fmt: skip
+    return table(("distilled on", "steps", "learning rate", "training", "file"), rows)
+
+
+def _curves(reports: Mapping[str, Report]) -> list[Chart]:
+    """A chart for each of some figures: a curve for each student and for the base, which in many steps is the level."""
+    first = next(iter(reports.values()))
+    found = []
+    for title in (name for name in CURVES if name in first.tables[0].head):
+        column = first.tables[0].head.index(title) - 1
+        curves = {f"LCM of {name}": _curve(report, "student", column) for name, report in reports.items()}
+        whole = _curve(first, "teacher", column)
+        level = whole.pop(TEACHER, None)
+        found.append(Chart(title, {**curves, "the base": whole}, level))
+    return found
+
+
+def _curve(report: Report, who: str, column: int) -> dict[int, Figure]:
+    found = {}
+    for name, cells in _rows(report):
+        figure = cells[column]
+        if name.startswith(who) and isinstance(figure, Figure):
+            found[int(name.split()[1])] = figure
+    return found
+
+
+def _pictures(reports: Mapping[str, Report]) -> Image.Image:
+    """Rows of pictures, the same prompts and seeds in each."""
+    rows: dict[str, list[Image.Image]] = {}
+    for name, report in reports.items():
+        shown = report.grids[0]
+        for place, column in enumerate(shown.columns):
+            who = f"LCM of {name}" if column.startswith("student") else "the base"
+            rows[f"{who}, {column.partition(', ')[2]}"] = [pictures[place] for _, pictures in shown.rows][:SHOWN]
+    last = rows.pop(f"the base, {told(TEACHER)}")
+    rows[f"the base, {told(TEACHER)}"] = last
+    return grid(list(rows.values()), list(rows), cell=84)
+
+
+def _stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    sheet = Image.new("RGB", (max(one.width for one in pictures), sum(one.height for one in pictures)), PAPER)
+    top = 0
+    for one in pictures:
+        sheet.paste(one, (0, top))
+        top += one.height
+    return sheet
