@@ -16,6 +16,8 @@ from .data.source import DataOptions, Source
 from .errors import RequestError
 from .models.latent_diffusion import LatentDiffusion, LossOptions
 from .run import Run, RunOptions
+from .sampling.manner import Manner
+from .sampling.shots import GUIDANCE, STEPS
 from .training.optimizers import OptimOptions
 from .training.precision import MemoryOptions
 
@@ -41,6 +43,7 @@ class Recipe(nn.Module):
     suite: ClassVar[str] = "prompts"  # by which `tuner evaluate RUN` judges its runs
     example: ClassVar[Mapping[str, Any]] = {}  # what a run has to be told besides pictures, for trials and tests
     source: Source  # what `data` gave, set before training
+    averages: Mapping[str, Tensor] = {}  # the averaged weights by name (`--ema`), in training; they change in place
 
     def __init__(self, config: Any, model: LatentDiffusion) -> None:
         super().__init__()
@@ -63,6 +66,16 @@ class Recipe(nn.Module):
         on_hub = config.images.count("/") == 1 and not config.images.startswith((".", "/", "~"))
         if not Path(config.images).is_dir() and not on_hub:
             raise RequestError(f"--images {config.images}: there is no such folder.")
+
+    @classmethod
+    def usual(cls, given: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+        """The defaults that go before those of the fields: by default, what the base brings along.
+
+        Args:
+            given: what the user said, as it was written.
+            defaults: what the base brings along.
+        """
+        return defaults
 
     @classmethod
     def base(cls, config: Any) -> LatentDiffusion:
@@ -117,12 +130,18 @@ class Recipe(nn.Module):
         """The prompts of the before and after pictures, where the user names none."""
         return list(dict.fromkeys(source.captions))[:4]
 
+    @property
+    def manner(self) -> Manner:
+        """How pictures of the result want to be drawn; by default as usual."""
+        return Manner("dpm++", STEPS, GUIDANCE)
+
     def pictures(self, prompts: list[str], count: int) -> list[list[Image.Image]]:
-        """What the model draws now: a row a prompt, picture k with seed `seed + k`."""
+        """What the model draws now, in its manner: a row a prompt, picture k with seed `seed + k`."""
         from .evaluation.pictures import pictures
 
+        how, side = self.manner, self.config.resolution
         seeds = [self.config.seed + k for k in range(count)]
-        drawn = pictures(self.model.pipeline("dpm++"), prompts, seeds, resolution=self.config.resolution)
+        drawn = pictures(how.pipeline(self.model), prompts, seeds, how.steps, how.guidance, resolution=side)
         return [drawn[i * count : (i + 1) * count] for i in range(len(prompts))]
 
 

@@ -1,6 +1,7 @@
 """`tuner inspect`: what a file is, from its header alone; with --deep from its tensors."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -132,6 +133,32 @@ def test_what_cannot_be_read(tuner: Callable, tmp_path: Path) -> None:
         result = tuner("inspect", *words)
         assert result.exit_code == 2 and wanted in result.stderr and len(result.stderr.splitlines()) == 1
         assert not result.stdout
+
+
+def read_so_far() -> int:
+    """Bytes that this process has read by system calls."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count what is read")
+def test_of_a_file_of_2_gb_the_header_alone_is_read(tuner: Callable, tmp_path: Path) -> None:
+    """And the bytes of its alphas. The file is a hole behind a true header."""
+    header, end = {"__metadata__": HEADER}, 0
+    for number in range(500):
+        module = f"lora_unet_down_blocks_0_attentions_{number}_proj_in"
+        for role, shape in (("alpha", []), ("lora_down.weight", [256, 2048]), ("lora_up.weight", [2048, 256])):
+            begin, end = end, end + 4 * math.prod(shape)
+            header[f"{module}.{role}"] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+    text, path = json.dumps(header).encode(), tmp_path / "large.safetensors"
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    assert path.stat().st_size > 2e9
+    assert tuner("inspect", path).exit_code == 0, "all that it imports is there now"
+    before = read_so_far()
+    told = json.loads(tuner("inspect", path, "--json").stdout)
+    assert told["ranks"] == {"256": 500} and told["size"] == path.stat().st_size
+    assert read_so_far() - before < len(text) + 2**15
 
 
 def test_headers_are_read_without_torch(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """`tuner merge`: one adapter is itself, several are their sum, in a file or baked into a base; what is refused."""
 
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -271,44 +270,6 @@ def test_wrong_words(files: list[Path], tuner: Callable, tiny_base: str, tmp_pat
     ]:  # fmt: skip
         refused(tuner("merge", *call), words)
     assert {path.name for path in tmp_path.iterdir()} == {"cat.safetensors", "dog.safetensors"}
-
-
-def lie(data: bytes) -> bytes:
-    """A header that says of a tensor another length than it has."""
-    return data.replace(b'"shape":[3,', b'"shape":[9,', 1)
-
-
-def twice(data: bytes) -> bytes:
-    """The first name of the header stands there twice."""
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    name = next(key for key in header if key != "__metadata__")
-    text = json.dumps(header)[:-1] + f", {json.dumps(name)}: {json.dumps(header[name])}}}"
-    return len(text.encode()).to_bytes(8, "little") + text.encode() + data[8 + size :]
-
-
-BROKEN = {
-    "truncated": (lambda data: data[:-40], "not a whole safetensors file"), "empty": (lambda data: b"", "it is empty"),
-    "header cut": (lambda data: data[:50], "would have"), "lies about a length": (lie, "not a whole safetensors file"),
-    "a name twice": (twice, "stands twice in its header"), "a pickle": (lambda data: pickle.dumps({"a": 1}), "pickle"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_broken_files(name: str, files: list[Path], tuner: Callable, tmp_path: Path) -> None:
-    """One sentence, nothing left behind, and the good file beside it still works."""
-    change, words = BROKEN[name]
-    bad, out = tmp_path / "bad.safetensors", tmp_path / "out.safetensors"
-    bad.write_bytes(change(files[0].read_bytes()))
-    for call in (
-        ("merge", bad),
-        ("merge", files[1], bad),
-        ("convert", bad, "--to", "diffusers"),
-        ("resize", bad, "--rank", 2),
-    ):
-        refused(tuner(*call, "--out", out), "bad.safetensors", words)
-    assert {path.name for path in tmp_path.iterdir()} == {"cat.safetensors", "dog.safetensors", "bad.safetensors"}
-    assert tuner("merge", *files, "--out", out).exit_code == 0
 
 
 def nan(tensors: dict[str, torch.Tensor]) -> None:

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..sampling.manner import Manner
+from .container import read_header
 from .hashes import hashes
 
 if TYPE_CHECKING:
@@ -98,6 +101,15 @@ def hashed(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str
     """The header with the hashes of the tensors that it will stand before; kohya's where kohya's keys are there."""
     training = {name: value for name, value in header.items() if name.startswith("ss_")}
     return {**header, **hashes(tensors, training)}
+
+
+def manner(path: Path) -> Manner | None:
+    """How pictures want to be drawn with an adapter's file, where it says so.
+
+    Raises:
+        RequestError: it is no safetensors file.
+    """
+    return Manner.of(plain(read_header(path).metadata))
 
 
 def plain(header: Mapping[str, str]) -> dict[str, str]:

@@ -197,7 +197,7 @@ class Lora:
         """What `tuner generate` is told to draw with the files."""
         from .usage import flags
 
-        return flags(paths[0], base)
+        return flags(paths[0], base, self.metadata)
 
     @property
     def pipeline(self) -> str:

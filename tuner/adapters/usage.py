@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..models.family import FAMILIES
+from ..sampling.manner import Manner
 
 if TYPE_CHECKING:
     from .embeddings import Embedding
     from .lora import Lora
 
 _A1111 = {"dora": "A1111 computes DoRA otherwise, so that its pictures differ; ComfyUI and Forge are right."}
+
+_NAMES = {"lcm": ("lcm", "LCM"), "ddim-trailing": ("ddim", "DDIM with the schedule SGM Uniform")}
 
 
 def usage(lora: Lora, paths: list[Path], prompt: str) -> str:
@@ -32,6 +35,7 @@ def usage(lora: Lora, paths: list[Path], prompt: str) -> str:
         f"{_script(lora.metadata, [load], prompt)}\n"
         f"ComfyUI: put `{kohya.name}` into `models/loras` and choose it in a Load LoRA node.\n\n"
         f"{_A1111.get(lora.variant, a1111)}\n"
+        f"{_elsewhere(lora.metadata)}"
     )
 
 
@@ -66,11 +70,26 @@ def _script(metadata: Mapping[str, str], load: list[str], prompt: str) -> str:
     source = f"BUNDLED[{json.dumps(base)}]" if bundled else json.dumps(base)
     also = "from tuner.models.latent_diffusion import BUNDLED\n" if bundled else ""
     how = "from_single_file" if base.endswith(".safetensors") else "from_pretrained"
-    lines = "".join(f"{line}\n" for line in load)
+    manner = Manner.of(metadata)
+    scheduler, line, told = manner.python() if manner else ("", "", "")
+    names = ", ".join(sorted(filter(None, (kind, scheduler))))
+    lines = "".join(f"{line}\n" for line in [*load, line] if line)
     return (
-        f"```python\nfrom diffusers import {kind}\n{also}\n"
+        f"```python\nfrom diffusers import {names}\n{also}\n"
         f"pipe = {kind}.{how}({source})\n{lines}"
-        f'pipe({json.dumps(prompt)}).images[0].save("picture.png")\n```\n'
+        f'pipe({json.dumps(prompt)}{told}).images[0].save("picture.png")\n```\n'
+    )
+
+
+def _elsewhere(metadata: Mapping[str, str]) -> str:
+    """How other programs draw with what was distilled."""
+    manner = Manner.of(metadata)
+    if manner is None:
+        return ""
+    names = _NAMES[manner.sampler]
+    return (
+        f"\nIn both, {manner.steps} steps at CFG {manner.guidance:g}: in ComfyUI by the sampler `{names[0]}` with the "
+        f"scheduler `sgm_uniform`, in A1111 by {names[1]}.\n"
     )
 
 
@@ -80,9 +99,10 @@ def pipeline_of(metadata: Mapping[str, str]) -> str:
     return next(f.pipeline for f in FAMILIES.values() if said in f.architectures.values())
 
 
-def flags(path: Path, base: str) -> str:
-    """What `tuner generate` is told to draw with an adapter's file."""
+def flags(path: Path, base: str, metadata: Mapping[str, str] | None = None) -> str:
+    """What `tuner generate` is told to draw with an adapter's file that says this of itself."""
     from ..run import RunOptions
 
     elsewhere = "" if base == RunOptions.model_fields["base"].default else f" --base {shlex.quote(base)}"
-    return f"--adapter {shlex.quote(str(path))}{elsewhere}"
+    manner = Manner.of(metadata or {})
+    return f"--adapter {shlex.quote(str(path))}{elsewhere}{f' {manner.flags}' if manner else ''}"

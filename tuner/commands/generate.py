@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
+from ..sampling.manner import LCM_GUIDANCE, LCM_STEPS
 from ..sampling.metadata import A1111 as A1111
 from ..sampling.metadata import parameters, write
 from ..sampling.request import Config as Config
@@ -31,7 +32,25 @@ sheet.png shows them all, a row a prompt. Each says in its PNG metadata what it 
 
 def command(words: list[str]) -> tuple[Command, list[str]]:
     """The command, and the words left for it."""
-    return command_of("generate", Config, generate, ABOUT), words
+    return command_of("generate", Config, generate, ABOUT, preset=_usual), words
+
+
+def _usual(given: Mapping[str, Any]) -> dict[str, Any]:
+    """How the base and the adapters want to be drawn with, and what goes with the sampler."""
+    values: dict[str, Any] = {}
+    if given.get("base"):
+        from ..models.latent_diffusion import recommended
+
+        values |= {k: v for k, v in recommended(str(given["base"]), "generate").items() if k in Config.model_fields}
+    if given.get("adapter") and isinstance(given["adapter"], list):
+        from ..adapters.apply import parse_adapter
+        from ..adapters.header import manner
+
+        found = [manner(parse_adapter(str(text))[0]) for text in given["adapter"]]
+        values |= next((one.options for one in found if one), {})
+    if not values and given.get("sampler") == "lcm":
+        values = {"steps": LCM_STEPS, "guidance": LCM_GUIDANCE}
+    return values
 
 
 def generate(config: Config) -> None:
@@ -98,6 +117,7 @@ def _pipeline(config: Config, adapters: list[tuple[Path, float]]) -> StableDiffu
     import torch
 
     from ..adapters.apply import apply_adapter
+    from ..adapters.header import manner
     from ..models.latent_diffusion import LatentDiffusion
     from ..randomness import use_threads
     from ..sampling.precision import chosen, hold
@@ -107,6 +127,9 @@ def _pipeline(config: Config, adapters: list[tuple[Path, float]]) -> StableDiffu
     pipe = model.pipeline(config.sampler)
     for number, (path, weight) in enumerate(adapters):
         apply_adapter(pipe, path, weight, f"adapter_{number}")
+        wanted = manner(path)
+        if wanted and wanted.sampler == config.sampler:
+            pipe.scheduler.register_to_config(**wanted.schedule)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     hold(pipe, chosen(config.precision, device, model.family.fits_fp16), device)
     return pipe

@@ -36,7 +36,7 @@ def command(name: str, file: Path, stored: str = "", preset: Mapping[str, Any] |
     def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         fields = kind.Config.model_fields
         base = str(given.get("base", fields["base"].default))
-        values = {**recommended(base, stored or name), **(preset or {})}
+        values = kind.usual(given, {**recommended(base, stored or name), **(preset or {})})
         optimizer = str({**values, **given}.get("optimizer", ""))
         values |= {**PREFERRED.get(optimizer, {}), **recalled(given)}
         return {key: value for key, value in values.items() if key in fields}

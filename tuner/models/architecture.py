@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..config import write_toml
 from ..files import replacing
 from .family import FAMILIES, SDXL
 from .latent_diffusion import LatentDiffusion
@@ -21,6 +22,8 @@ from .tokens import tokenizer
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
+
+    from ..sampling.manner import Manner
 
 SCHEDULE = {
     "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
@@ -154,16 +157,18 @@ def _encoder(sizes: Sizes, tokens: CLIPTokenizer, second: bool) -> CLIPTextModel
     ))  # fmt: skip
 
 
-def save(model: LatentDiffusion, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+def save(
+    model: LatentDiffusion, folder: Path, dtype: torch.dtype = torch.float32, manner: Manner | None = None
+) -> None:
     """Write a diffusers folder, atomically. The model itself is left as it is.
 
     The text encoder's config names float32: transformers would otherwise load it in its file's precision, diffusers
     the U-Net in fp32, and the two would not meet. vocab.json and merges.txt are written for older loaders. Nothing says
-    from which folder of this machine the parts once came.
+    from which folder of this machine the parts once came. `manner` says how it wants to be drawn with.
     """
     import copy
 
-    pipe = model.pipeline("ddim")
+    pipe = manner.pipeline(model) if manner else model.pipeline("ddim")
     pipe.register_modules(**{name: copy.deepcopy(part).to("cpu", dtype) for name, part in model.networks.items()})
     with replacing(folder) as part:
         pipe.save_pretrained(part, safe_serialization=True)
@@ -174,3 +179,5 @@ def save(model: LatentDiffusion, folder: Path, dtype: torch.dtype = torch.float3
             said = json.loads(config.read_text()) | ({"dtype": "float32"} if name in model.family.encoders else {})
             said.pop("_name_or_path", None)
             config.write_text(json.dumps(said, indent=2) + "\n")
+        if manner:
+            (part / "training.toml").write_text(f"[generate]\n{write_toml(manner.options)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from torch import Tensor
 from ..errors import RunError
 from .architecture import save
 from .latent_diffusion import LatentDiffusion
+
+if TYPE_CHECKING:
+    from ..sampling.manner import Manner
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 2e-1}
 
@@ -21,16 +25,17 @@ class PipelineFolder:
 
     Args:
         changed: whether it has failed where it computes what its base does.
+        manner: how it wants to be drawn with, where that is not as usual.
     """
 
-    def __init__(self, model: LatentDiffusion, changed: bool = False) -> None:
-        self.model, self._changed = model, changed
+    def __init__(self, model: LatentDiffusion, changed: bool = False, manner: Manner | None = None) -> None:
+        self.model, self._changed, self._manner = model, changed, manner
         self._said: dict[str, Tensor] = {}  # what the parts answered when they were written
 
     def write(self, folder: Path, name: str, dtype: torch.dtype) -> list[Path]:
         """Write folder/pipeline; its path."""
         self._said = _answers(self.model.to(self.model.device))  # what does not train waits on the CPU
-        save(self.model, folder / "pipeline", dtype)
+        save(self.model, folder / "pipeline", dtype, self._manner)
         return [folder / "pipeline"]
 
     def prove(self, paths: list[Path], base: LatentDiffusion) -> list[str]:
@@ -54,11 +59,12 @@ class PipelineFolder:
     def usage(self, paths: list[Path], prompt: str) -> str:
         """How to use the folder, as Markdown."""
         kind = self.model.family.pipeline
+        told = self._manner.python()[2] if self._manner else ""
         script = "sdxl" if self.model.family.name == "sdxl" else "stable_diffusion"
         return (
             f"```python\nfrom diffusers import {kind}\n\n"
             f'pipe = {kind}.from_pretrained("{paths[0].name}")\n'
-            f'pipe({json.dumps(prompt)}).images[0].save("picture.png")\n```\n\n'
+            f'pipe({json.dumps(prompt)}{told}).images[0].save("picture.png")\n```\n\n'
             f"`--base {paths[0].name}` gives it to every command of tuner. ComfyUI's node DiffusersLoader finds it in "
             "`models/diffusers`; for A1111 make one file of it by a script of diffusers, "
             f"`scripts/convert_diffusers_to_original_{script}.py`. These two know the published sizes alone.\n"
@@ -66,7 +72,7 @@ class PipelineFolder:
 
     def flags(self, paths: list[Path], base: str) -> str:
         """What `tuner generate` is told to draw with the folder."""
-        return f"--base {shlex.quote(str(paths[0]))}"
+        return " ".join([f"--base {shlex.quote(str(paths[0]))}", *([self._manner.flags] if self._manner else [])])
 
     @staticmethod
     def _dtype(folder: Path) -> torch.dtype:
@@ -81,6 +87,7 @@ def _answers(model: LatentDiffusion) -> dict[str, Tensor]:
     side = min(model.resolution, 4 * model.unit)
     pixels = torch.linspace(-1, 1, 3 * side * side, device=model.device).view(1, 3, side, side)
     told, latents = model.encode_prompts(["a photo"]), model.encode_images(pixels).chunk(2, 1)[0]
-    answer = model.predict(latents, torch.tensor([500], device=model.device), told)
+    middle, scale = (torch.tensor([number], device=model.device) for number in (500, 4))
+    answer = model.predict(latents, middle, told, guidance=scale)
     found = {"text encoder": told.hidden, "encoder": latents, "decoder": model.decode(latents), "U-Net": answer}
     return {part: tensor.cpu() for part, tensor in found.items()}

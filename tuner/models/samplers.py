@@ -18,7 +18,10 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "euler": ("EulerDiscreteScheduler", {}),
     "euler-a": ("EulerAncestralDiscreteScheduler", {}),
     "lcm": ("LCMScheduler", {"clip_sample": False}),
-}
+    "ddim-trailing": (
+        "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": True, "timestep_spacing": "trailing"},
+    ),
+}  # fmt: skip
 
 
 def scheduler(name: str, config: dict[str, Any]) -> Any:

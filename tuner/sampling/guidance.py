@@ -18,12 +18,12 @@ from torch import Tensor
 Kind = Literal["static", "dynamic"]
 
 
-def guided(unwanted: Tensor, wanted: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
+def guided(unwanted: Tensor, wanted: Tensor, scale: float | Tensor, rescale: float = 0.0) -> Tensor:
     """Guidance from the prediction of the negative prompt through that of the prompt.
 
     Args:
         unwanted, wanted: the two predictions.
-        scale: 1 is the prompt's own prediction.
+        scale: 1 is the prompt's own prediction; one for all, or one each, (B, 1, 1, 1).
         rescale: Lin et al.'s phi: how much of the result has the deviation of the prompt's own prediction (eq. 15, 16).
     """
     mixed = unwanted + scale * (wanted - unwanted)

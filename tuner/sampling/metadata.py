@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 A1111 = {
     "ddpm": "DDPM", "ddim": "DDIM", "dpm++": "DPM++ 2M Karras", "euler": "Euler", "euler-a": "Euler a", "lcm": "LCM",
+    "ddim-trailing": "DDIM",
 }  # fmt: skip
 
 

@@ -64,7 +64,9 @@ class Config(
     negative: str = common("", "What the pictures should not show.")
     steps: int = common(STEPS, "Denoising steps.", ge=1, le=1000)
     guidance: float = common(GUIDANCE, "How closely to follow the prompt; 1 is without guidance.", ge=0)
-    sampler: Literal["ddpm", "ddim", "dpm++", "euler", "euler-a", "lcm"] = common("dpm++", "The sampler.")
+    sampler: Literal["ddpm", "ddim", "dpm++", "euler", "euler-a", "lcm", "ddim-trailing"] = common(
+        "dpm++", "The sampler; lcm by itself takes 4 steps without guidance."
+    )
     seed: int = common(0, "Seed of the first picture of each prompt.", ge=0, lt=2**63)
     count: int = common(1, "Pictures of each prompt.", ge=1)
     batch_size: int = common(4, "Pictures at once; this changes memory and speed, not the pictures.", ge=1)
@@ -99,7 +101,7 @@ def check(config: Config) -> None:
             config.strength is not None and not config.image
         ),
         f"--eta is of --sampler ddim, not of {config.sampler}; choose ddim, or leave --eta out": (
-            config.eta and config.sampler != "ddim"
+            config.eta and not config.sampler.startswith("ddim")
         ),
         "--mask keeps the picture's own size; leave --width, --height and --resolution out": (
             config.mask and (config.width or config.height or config.resolution)

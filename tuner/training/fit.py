@@ -77,6 +77,7 @@ def fit(
     factor = optimizers.learning_rate(config)
     first = _resumed(state, run, accelerator, say)
     check_equal(accelerator, state.trained, first)
+    recipe.averages = state.averages
     wrapped, optimizer = accelerator.prepare(recipe, state.optimizer, device_placement=[False, False])
     peaks = [group["lr"] for group in optimizer.param_groups]
     wrapped.train()

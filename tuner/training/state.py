@@ -35,6 +35,11 @@ class State:
         self.average = _average(config.ema, self.trained) if config.ema else None
         self.scaler = scaler
 
+    @property
+    def averages(self) -> dict[str, Tensor]:
+        """The average by name, as it is now and as it will become: it changes in place. Empty without `--ema`."""
+        return dict(zip(self.trained, self.average.shadow_params, strict=True)) if self.average else {}
+
     def save(self, folder: Path, step: int, keep: int) -> None:
         """Write the checkpoint of step `step`; the newest `keep` stay."""
         tensors, plain = checkpoints.pack_optimizer(self.optimizer)
@@ -43,7 +48,7 @@ class State:
             "optimizer": tensors,
         }
         if self.average:
-            parts["average"] = dict(zip(self.trained, self.average.shadow_params, strict=True))
+            parts["average"] = self.averages
         rest = {
             "optimizer": plain,
             "scaler": self.scaler.state_dict() if self.scaler else None,
@@ -65,8 +70,8 @@ class State:
                 self.trained[name].copy_(value)
         checkpoints.unpack_optimizer(self.optimizer, found.tensors["optimizer"], found.state["optimizer"])
         if self.average:
-            average = found.tensors["average"]
-            self.average.shadow_params = [average[name].to(p.device) for name, p in self.trained.items()]
+            for name, value in self.averages.items():
+                value.copy_(found.tensors["average"][name])
             self.average.optimization_step = found.state["averaged"]
         if self.scaler and found.state["scaler"]:
             self.scaler.load_state_dict(found.state["scaler"])
