@@ -56,16 +56,23 @@ def stacked(changes: Sequence[LowRank], shape: tuple[int, ...]) -> LowRank:
     """Low-rank changes as one of all their ranks, of the first one's scale: its matrices stay as they are."""
     plain = [change.low_rank(shape) for change in changes]  # without cores
     rank, scale = sum(change.rank for change in plain), abs(plain[0].scale) or 1.0
-    ups = [change.up.flatten(1).float() * (change.scale / scale) for change in plain]
-    downs = [change.down.flatten(1).float() for change in plain]
-    up, down = torch.cat(ups, 1), torch.cat(downs, 0)
+    ratios = torch.cat([torch.full((change.rank,), change.scale / scale) for change in plain])
+    up = _beside([change.up.flatten(1) for change in plain], 1).float().mul_(ratios)
+    down = _beside([change.down.flatten(1) for change in plain], 0)
     return LowRank(down.view(rank, *shape[1:]), up.view(-1, rank, *(1,) * len(shape[2:])), scale * rank)
+
+
+def _beside(matrices: Sequence[Tensor], axis: int) -> Tensor:
+    """Matrices as a new one, in their precision; in fp32 where they differ in it, or nothing can be done in it."""
+    known = {matrix.dtype for matrix in matrices}
+    alike = len(known) == 1 and known <= {torch.float32, torch.float16, torch.bfloat16}
+    return torch.cat(list(matrices) if alike else [matrix.float() for matrix in matrices], axis)
 
 
 def factors(changes: Sequence[Change], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The sum as up (out, rank) and down (rank, inputs), scale included, in fp32."""
     found = stacked([change.low_rank(shape) for change in changes], shape)
-    return found.scale * found.up.flatten(1), found.down.flatten(1)
+    return found.scale * found.up.flatten(1), found.down.flatten(1).float()
 
 
 def common_numerator(wanted: Iterable[float]) -> float:

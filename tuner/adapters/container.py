@@ -71,7 +71,7 @@ class Container:
         """Tensors of one number, read from their places in the file; None for what is not one fraction."""
         forms = {"F64": "<d", "F32": "<f", "F16": "<e", "BF16": "<f"}
         found: list[float | None] = []
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             for entry in entries:
                 if entry.dtype not in forms or entry.count != 1:
                     found.append(None)

@@ -21,7 +21,6 @@ from . import header
 from .artifact import Artifact
 from .changes import Change, LowRank
 from .dora import COMFYUI, Decomposed
-from .fitting import on_columns
 from .flat import inner, low_rank
 from .ground import Ground
 from .naming import Target
@@ -111,7 +110,7 @@ def _entries(source: Source, ground: Ground, comfyui: bool) -> tuple[list[Entry]
         target = ground.target(source, module)
         shape = source.shape(module, target.shape[2:])
         target = target if target.shape == shape else Target(target.part, target.path, shape, target.original)
-        columns = "dora_scale" in source.roles(module) and on_columns(source.group(module)["dora_scale"], shape)
+        columns = source.on_columns(module, shape)
         if source.roles(module) <= _PLAIN and not columns:
             found += _taken(source, ground, module, target, comfyui)
             continue

@@ -13,7 +13,7 @@ from typing import Any
 from ..models.family import FAMILIES
 from .container import Container, Entry, read_header
 from .roles import PEFT
-from .signs import DOWN, other, seen, told
+from .signs import DOWN, WORD, other, seen, told
 
 # How the names of an adapter's tensors end, whichever naming they are in -> what kind of adapter has them
 _ROLES = {
@@ -77,13 +77,18 @@ class Description:
         return _TITLES.get(self.family, "")
 
 
-def describe(path: Path) -> Description:
-    """Read a file's header, and the few bytes of its alphas.
+def is_word(held: Container) -> bool:
+    """Whether a header is that of a learned word."""
+    return not by_module(held.entries) and other(held.entries)[0] == WORD
+
+
+def describe(path: Path, held: Container | None = None) -> Description:
+    """Read a file's header, unless that has been done, and the few bytes of its alphas.
 
     Raises:
         RequestError: it is not a whole safetensors file.
     """
-    held = read_header(path)
+    held = held or read_header(path)
     modules = by_module(held.entries)
     common: dict[str, Any] = {
         "base": _first(held.metadata, "tuner.base", "ss_sd_model_name", "ss_base_model_version"),
@@ -92,7 +97,7 @@ def describe(path: Path) -> Description:
     }  # fmt: skip
     if not modules:
         kind, family = other(held.entries)
-        words = _word(path, held, common) if kind == "textual inversion" else {}
+        words = _word(path, held, common) if kind == WORD else {}
         return Description(kind, **{"family": family or told(held.metadata), **common, **words})
     return _adapter(path, held, modules, common)
 
@@ -111,14 +116,12 @@ def by_module(names: Iterable[str]) -> dict[str, set[str]]:
     """Module as the file spells it -> its endings, for names that an adapter of modules has; else empty."""
     found: dict[str, set[str]] = {}
     for name in names:
-        role = next((name[i + 1 :] for i in _dots(name) if name[i + 1 :] in _ROLES), None)
-        if role:
-            found.setdefault(name.removesuffix(f".{role}"), set()).add(role)
+        dot = name.find(".")
+        while dot >= 0 and name[dot + 1 :] not in _ROLES:
+            dot = name.find(".", dot + 1)
+        if dot >= 0:
+            found.setdefault(name[:dot], set()).add(name[dot + 1 :])
     return {module: roles for module, roles in found.items() if roles != {"alpha"}}
-
-
-def _dots(name: str) -> list[int]:
-    return [i for i, letter in enumerate(name) if letter == "."]
 
 
 def network_of(module: str) -> str:

@@ -19,19 +19,19 @@ from ..models.family import family_of
 from ..models.words import Word, misfit, teach
 from . import header
 from .artifact import Artifact
-from .describe import describe
+from .container import read_header
+from .describe import is_word
 
 if TYPE_CHECKING:
     from ..models.latent_diffusion import LatentDiffusion
 
-KIND = "textual inversion"  # as `describe` calls these files
 NAMELESS = ("emb_params", "string_to_param.*", "*")  # keys that are no word: the file's name is
 PAIR = ("clip_l", "clip_g")
 
 
 def is_embedding(path: Path) -> bool:
     """Whether a file's header is that of a learned word. Raises RequestError where it is not a whole file."""
-    return describe(path).kind == KIND
+    return is_word(read_header(path))
 
 
 @dataclass(frozen=True)

@@ -1,52 +1,56 @@
-"""Whether one module's tensors are a whole change of a weight of some shape; if not, what is wrong, as a clause."""
+"""Whether one module's tensors are a whole change of a weight of some shape; if not, what is wrong, as a clause.
+
+Their shapes tell it, which a file's header has.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-from torch import Tensor
-
 Shape = tuple[int, ...]
 _WORDS = {"down": "down (A) matrix", "up": "up (B) matrix"}
+_PLAIN = {"down", "up", "alpha"}
 _BESIDE = ("alpha", "dora_scale", "magnitude")
 _HALVES = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 
 
-def fault(module: str, group: Mapping[str, Tensor], shape: Shape) -> str | None:
+def fault(module: str, shapes: Mapping[str, Shape], shape: Shape) -> str | None:
     """What is wrong with a module's tensors, None where all is well.
 
     Args:
         module: as the file spells it.
-        group: its tensors by role.
+        shapes: those of its tensors, by role.
         shape: that of the base's weight.
     """
-    lacking = missing(group)
+    lacking = missing(shapes)
     if lacking:
         return f"`{module}` has no {_WORDS.get(lacking, f'`{lacking}`')}"
-    if "alpha" in group and group["alpha"].numel() != 1:
+    if math.prod(shapes.get("alpha", ())) != 1:
         return f"`{module}` has an alpha that is not one number"
-    shapes = {role: tuple(tensor.shape) for role, tensor in group.items() if role not in _BESIDE}
-    if not _fits(shapes, shape):
-        told = " and ".join(map(str, shapes.values())) if len(shapes) < 3 else ", ".join(map(str, shapes.values()))
+    matrices = {role: own for role, own in shapes.items() if role not in _BESIDE}
+    if not _fits(matrices, shape):
+        told = (" and " if len(matrices) < 3 else ", ").join(map(str, matrices.values()))
         return f"`{module}` has matrices of shapes {told}, which do not fit this base's {shape}"
-    scale = group.get("magnitude", group.get("dora_scale"))
-    columns = "dora_scale" in group and on_columns(group["dora_scale"], shape)
-    if scale is not None and scale.numel() != shape[1 if columns else 0]:
-        return f"`{module}` has {scale.numel()} magnitudes for a weight of {shape}"
+    scale = shapes.get("magnitude", shapes.get("dora_scale"))
+    columns = "dora_scale" in shapes and on_columns(shapes["dora_scale"], shape)
+    if scale is not None and math.prod(scale) != shape[1 if columns else 0]:
+        return f"`{module}` has {math.prod(scale)} magnitudes for a weight of {shape}"
     return None
 
 
-def on_columns(scale: Tensor, shape: Shape) -> bool:
-    """Whether `dora_scale` has the lengths of a weight's columns, (1, in), and not of its rows, (out, 1).
+def on_columns(scale: Shape, shape: Shape) -> bool:
+    """Whether a `dora_scale` of this shape has the lengths of a weight's columns, (1, in), not of its rows, (out, 1).
 
     ComfyUI, too, goes by its first size alone.
     """
-    return scale.ndim > 1 and scale.shape[0] != shape[0]
+    return len(scale) > 1 and scale[0] != shape[0]
 
 
-def missing(group: Mapping[str, Tensor]) -> str | None:
+def missing(group: Mapping[str, object]) -> str | None:
     """The role that a module lacks to be whole; None where it lacks none."""
+    if group.keys() <= _PLAIN:
+        return next((role for role in ("down", "up") if role not in group), None)
     if "diff" in group:
         return None
     if any(role.startswith("hada") for role in group):
@@ -117,12 +121,11 @@ def _kronecker(shapes: Mapping[str, Shape], weight: Shape) -> bool:
     return (a * c, b * d) == (weight[0], math.prod(weight[1:]))
 
 
-def weight_shape(group: Mapping[str, Tensor]) -> tuple[Shape, bool]:
-    """The shape of the weight that a whole module's tensors are for, told by themselves, and whether it is sure.
+def weight_shape(shapes: Mapping[str, Shape]) -> tuple[Shape, bool]:
+    """The shape of the weight that a whole module's tensors are for, told by theirs, and whether it is sure.
 
     LoHa and LoKr hold convolutions flat: (out, in * height * width), and then so is the shape.
     """
-    shapes = {role: tuple(tensor.shape) for role, tensor in group.items()}
     if "diff" in shapes:
         return shapes["diff"], True
     if "down" in shapes:

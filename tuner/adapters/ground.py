@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from ..errors import RequestError
 from ..models.family import FAMILIES
 from .collect import weight_in
+from .container import read_header
 from .naming import Target, diffusers_map, spellings, targets, weight_of
 from .signs import predicts
 from .source import Source
@@ -28,14 +30,23 @@ def load(base: str, option: str) -> LatentDiffusion:
     """Load a base that the user named behind another option than --base, or behind none.
 
     Raises:
-        RequestError: as `LatentDiffusion.load`, about that option.
+        RequestError: as `LatentDiffusion.load`, about that option; or a file of a folder is not a whole one.
     """
     from ..models.latent_diffusion import LatentDiffusion
 
+    _check_files(Path(base))
     try:
         return LatentDiffusion.load(base)
     except RequestError as error:
         raise RequestError(str(error).replace(f"--base {base}", f"{option} {base}".strip(), 1)) from error
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse a diffusers folder with a broken file, over which a library would stumble, or of which it takes a part."""
+    for part in sorted(folder.iterdir()) if folder.is_dir() else ():
+        files = sorted(part.glob("*.safetensors"))
+        for file in [file for file in files if ".fp16." not in file.name] or files:
+            read_header(file)
 
 
 class Ground:

@@ -84,7 +84,7 @@ def read(artifact: Artifact, base: Base, source: object = "this file") -> Readin
             problems.append(f"`{module}` is not a module of this base")
         elif name in changes:
             problems.append(f"`{module}` is in the file twice, under two names")
-        elif wrong := fault(module, group, known[name].shape):
+        elif wrong := fault(module, _shapes(group), known[name].shape):
             problems.append(wrong)
         else:
             target, layer = known[name], weight_of(base, known[name])
@@ -92,6 +92,10 @@ def read(artifact: Artifact, base: Base, source: object = "this file") -> Readin
             own = partial(weight_in, layer)
             changes[name] = change_on(group, config, target.path, target.shape, artifact.metadata, own)
     return Reading(naming, modules, tensors, changes, tuple(problems))
+
+
+def _shapes(group: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {role: tuple(tensor.shape) for role, tensor in group.items()}
 
 
 def change_on(
@@ -115,7 +119,7 @@ def change_on(
     if "magnitude" in group:
         return Decomposed.on(weight, inner, group["magnitude"])
     scale = group["dora_scale"]
-    if on_columns(scale, shape):
+    if on_columns(tuple(scale.shape), shape):
         return Full(by_columns(weight, inner, scale))
     return Decomposed.on(weight, inner, scale, metadata.get(COMFYUI) == "base")
 

@@ -25,7 +25,7 @@ class Rounding:
 
     @property
     def error(self) -> float:
-        """The relative error of the matrices, over all changes so far."""
+        """The relative error of the matrices that it rounds, over all changes so far."""
         return (self._lost / self._size) ** 0.5 if self._size else 0.0
 
     def rounded(self, change: Change, module: str) -> Change:
@@ -35,12 +35,15 @@ class Rounding:
             return cast
         before, after = change.tensors(), cast.tensors()
         for role in before.keys() - set(_EXACT):
-            wide = before[role].float()
-            lost = float((after[role].float() - wide).square().sum())
+            if after[role].dtype == before[role].dtype:
+                continue
+            wide = before[role].float().flatten()
+            off = after[role].float().flatten().sub_(wide)
+            lost = float(off.dot(off))
             if not math.isfinite(lost):
                 raise RequestError(
                     f"The values of {module} do not fit {_WORDS[self._dtype]}; write --save-precision bf16 or fp32."
                 )
             self._lost += lost
-            self._size += float(wide.square().sum())
+            self._size += float(wide.dot(wide))
         return cast

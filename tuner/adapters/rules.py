@@ -61,7 +61,7 @@ def a1111(reading: Reading, base: Base) -> tuple[int, list[str]]:
     rows = [
         module for module, group in reading.tensors.items()
         if "dora_scale" in group and (name := names.get(module)) in reading.changes
-        and not on_columns(group["dora_scale"], targets(base)[str(name)].shape)
+        and not on_columns(tuple(group["dora_scale"].shape), targets(base)[str(name)].shape)
     ]  # fmt: skip
     if rows:
         problems.append(

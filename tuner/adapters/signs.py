@@ -11,6 +11,8 @@ from .container import Entry
 DOWN = (  # their first size is the rank
     "lora_down.weight", "lora_A.weight", "lora.down.weight", "lora_linear_layer.down.weight", "hada_w1_b",
 )  # fmt: skip
+WORD = "textual inversion"
+"""What files of learned words are called."""
 _WIDTHS = {768: "sd1", 1024: "sd2", 2048: "sdxl"}  # of the text that cross-attention reads
 _CHECKPOINTS = {
     "conditioner.embedders.1.": "sdxl", "cond_stage_model.model.": "sd2", "cond_stage_model.transformer.": "sd1",
@@ -67,10 +69,10 @@ def other(entries: Mapping[str, Entry]) -> tuple[str, str]:
     if has("controlnet_cond_embedding.", "control_model.", "input_hint_block."):
         return "ControlNet", ""
     if {"clip_l", "clip_g"} <= set(names):
-        return "textual inversion", "sdxl"
+        return WORD, "sdxl"
     if len(names) <= 2 and all(len(entry.shape) in (1, 2) for entry in entries.values()) and names:
         width = next(iter(entries.values())).shape[-1]
-        return "textual inversion", {768: "sd1", 1024: "sd2"}.get(width, "")
+        return WORD, {768: "sd1", 1024: "sd2"}.get(width, "")
     if has("adapter.body.", "body.0."):
         return "T2I-Adapter", ""
     if has("down_blocks.") and has("conv_in.", "time_embedding."):

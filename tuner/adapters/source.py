@@ -15,9 +15,9 @@ from torch import Tensor
 from ..errors import RequestError
 from .artifact import check_finite
 from .changes import Change, LowRank
-from .container import Entry, read_header
+from .container import Container, Entry, read_header
 from .describe import Description, describe
-from .fitting import Shape, fault, missing, weight_shape
+from .fitting import Shape, fault, missing, on_columns, weight_shape
 from .peft_files import adopted
 from .reading import change_of, change_on
 from .roles import PEFT, grouped, naming_in, settings_in, without_alpha
@@ -30,6 +30,7 @@ class Source:
 
     Args:
         path: the file.
+        held: its header, where that has been read.
 
     Attributes:
         path: the file.
@@ -42,10 +43,10 @@ class Source:
         RequestError: it is not a whole safetensors file, or not the whole of an adapter.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, held: Container | None = None) -> None:
         from safetensors import safe_open
 
-        self.path, self._held = path, read_header(path)
+        self.path, self._held = path, held or read_header(path)
         self.metadata: Mapping[str, str] = self._held.metadata
         keys = {name: name for name in self._held.entries}
         self.of_peft = bool(keys) and all(name.startswith(PEFT) for name in keys)
@@ -65,17 +66,18 @@ class Source:
     def _measured(self, module: str) -> str:
         """Note the shape of the weight that a module changes; a clause where its tensors are not whole."""
         entries = self._held.entries
-        group = {role: torch.empty(entries[key].shape, device="meta") for role, key in self.modules[module].items()}
-        shape, sure = ((), False) if missing(group) else weight_shape(group)
-        if not missing(group) and len(shape) < 2:
+        shapes = {role: entries[key].shape for role, key in self.modules[module].items()}
+        whole = not missing(shapes)
+        shape, sure = weight_shape(shapes) if whole else ((), False)
+        if whole and len(shape) < 2:
             return f"`{module}` has matrices that do not fit together"
         self._shapes[module] = shape, sure
-        return fault(module, group, shape) or ""
+        return fault(module, shapes, shape) or ""
 
     @cached_property
     def described(self) -> Description:
         """What the header tells."""
-        return describe(self.path)
+        return describe(self.path, self._held)
 
     @property
     def family(self) -> str:
@@ -112,6 +114,11 @@ class Source:
     def roles(self, module: str) -> set[str]:
         """What tensors a module has: `down`, `up`, `alpha`, `hada_w1_a`, ..."""
         return set(self.modules[module])
+
+    def on_columns(self, module: str, shape: Shape) -> bool:
+        """Whether it is a DoRA over columns of a weight of this shape."""
+        key = self.modules[module].get("dora_scale")
+        return key is not None and on_columns(self._held.entries[key].shape, shape)
 
     def group(self, module: str) -> dict[str, Tensor]:
         """A module's tensors by role, read now."""
@@ -154,13 +161,13 @@ def widest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
 
 
 @contextmanager
-def opened(paths: Sequence[Path]) -> Iterator[list[Source]]:
-    """Several files, each opened once and closed in the end."""
+def opened(paths: Sequence[Path], held: Mapping[Path, Container] | None = None) -> Iterator[list[Source]]:
+    """Several files, each opened once and closed in the end. `held`: headers that have been read."""
     found: dict[Path, Source] = {}
     try:
         for path in paths:
             if path not in found:
-                found[path] = Source(path)
+                found[path] = Source(path, (held or {}).get(path))
         yield [found[path] for path in paths]
     finally:
         for source in found.values():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..adapters.describe import describe
+from ..adapters.container import Container, read_header
+from ..adapters.describe import is_word
 from ..adapters.merge_request import Config as Config
 from ..adapters.merge_request import blocks, check, check_out, prompts
 from ..errors import RequestError
@@ -43,7 +44,8 @@ def merge(config: Config) -> None:
     from ..adapters.apply import parse_adapter
 
     given = [parse_adapter(text, "") for text in config.file]
-    tokens = [describe(path).kind == "textual inversion" for path, _ in given]
+    held = {path: read_header(path) for path, _ in given}
+    tokens = [is_word(held[path]) for path, _ in given]
     if any(tokens):
         from .merge_tokens import merge_tokens
 
@@ -54,12 +56,14 @@ def merge(config: Config) -> None:
     check_out(config.out, folder=bool(config.into))
     show = Silent() if config.json else showing(config.quiet)
     try:
-        _merge(config, given, show)
+        _merge(config, given, held, show)
     finally:
         show.close()
 
 
-def _merge(config: Config, given: Sequence[tuple[Path, float]], show: Show) -> None:
+def _merge(
+    config: Config, given: Sequence[tuple[Path, float]], held: Mapping[Path, Container], show: Show
+) -> None:  # fmt: skip
     from ..adapters.ground import Ground
     from ..adapters.provenance import check as check_together
     from ..adapters.source import opened
@@ -68,7 +72,7 @@ def _merge(config: Config, given: Sequence[tuple[Path, float]], show: Show) -> N
 
     use_threads()
     paths = [path for path, _ in given]
-    with opened(paths) as sources:
+    with opened(paths, held) as sources:
         notes = check_together(sources)
         own, shared = blocks(config, paths)
         adapters = [Weighted(s, weight, b, shared) for s, (_, weight), b in zip(sources, given, own, strict=True)]

@@ -50,13 +50,13 @@ def verify(config: Config) -> None:
     from ..adapters.container import read_header
 
     read_header(path)  # before a base is loaded in vain
+    from ..adapters.ground import load
     from ..adapters.verify import verify as verified
-    from ..models.latent_diffusion import LatentDiffusion
 
     show = Silent() if config.json else showing(config.quiet)
     try:
         with show.working(f"Loading the base {config.base}"):
-            base = LatentDiffusion.load(config.base)
+            base = load(config.base, "--base")
         with show.working(f"Loading {path.name} into it"):
             found = verified(path, base)
     finally:
