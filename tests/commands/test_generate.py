@@ -101,8 +101,8 @@ def test_a_prompt_that_is_too_long_is_named(tuner, tiny_base):
     [
         ([], 'tuner generate needs a prompt: tuner generate "a cat on a red background".'),
         (["a", "--count", "0"], "--count must be at least 1, not 0."),
-        (["a", "--sampler", "dmp++"], "--sampler must be one of ddpm, ddim, dpm++, euler, euler-a, lcm, not dmp++; "
-                                      "did you mean dpm++?"),
+        (["a", "--sampler", "dmp++"], "--sampler must be one of ddpm, ddim, dpm++, euler, euler-a, lcm, ddim-trailing, "
+                                      "not dmp++; did you mean dpm++?"),
         (["a", "--base", "none"], "--base none: there is no such file or folder; name a diffusers folder, a "
                                   ".safetensors checkpoint, a Hub id or `emoji`."),
         (["a", "--adapter", "none.safetensors"], "--adapter none.safetensors: there is no file none.safetensors; "

@@ -49,7 +49,7 @@ def training() -> str:
         "ablate": {"retain": prompts(0), "batch_size": 8},
         "distill-lcm": {
             "steps": 400, "batch_size": 8, "guidance_min": 4.0, "guidance_max": 4.0, "lr_scheduler": "cosine",
-            "learning_rate": 1e-3, "rank": 32, "prompt": every,
+            "learning_rate": 3e-4, "rank": 64, "prompt": every,
         },
         "finetune": {"steps": 400, "batch_size": 8, "learning_rate": 1e-4, "class_prompt": prompts(0)},
     }  # fmt: skip
