@@ -259,6 +259,12 @@ def test_files_of_pefts_own_saving(
         assert verify(out, bases("sd1")).landings["ComfyUI" if naming == "kohya" else "diffusers"].whole
         found = {name: change.update() for name, change in read(Artifact.load(out), bases("sd1")).changes.items()}
         assert apart(found, wanted) < 1e-6
+    both, other = tmp_path / "both.safetensors", tmp_path / "kohya.safetensors"
+    call = ("merge", f"{path}:0.75", f"{other}:0.25", "--base", tiny_family("sd1"), "--out", both)
+    result = tuner(*call)
+    assert result.exit_code == 0, result.stderr
+    found = {name: change.update() for name, change in read(Artifact.load(both), bases("sd1")).changes.items()}
+    assert apart(found, wanted) < 1e-6
     (tmp_path / "saved" / "adapter_config.json").unlink()
     result = tuner("convert", path, "--to", "kohya", "--out", tmp_path / "no.safetensors")
     assert result.exit_code == 2 and "adapter_config.json" in result.stderr

@@ -184,15 +184,15 @@ def test_accumulating_equals_one_batch(kind, options, tmp_path):
     _, rows = fitted(kind, tmp_path / "one", **{**options, "batch_size": 4, "accumulate": 1})
     _, split_rows = fitted(kind, tmp_path / "other", **{**options, "batch_size": 1, "accumulate": 4})
     for mine, theirs in zip(rows, split_rows, strict=True):
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)  # Adam's first steps multiply what rounding left
         assert mine["images"] == theirs["images"]
     first = lambda rows: (rows[0]["loss"], rows[0]["grad_norm"])  # noqa: E731
     assert first(rows) == pytest.approx(first(split_rows), rel=1e-5)
 
 
 @pytest.mark.parametrize("case", cases(variants=False), indirect=True)
-def test_config_toml_reproduces_the_run(kind, options, tmp_path):
-    options = {**options, "validation_prompt": ["a teddy bear"]}
+def test_config_toml_reproduces_the_run(kind, options, case, tmp_path):
+    options = {**options, "samples": int(case[1] == "tiny"), "validation_prompt": ["a teddy bear"]}
     show = Silent()
     first = run_recipe(kind, build(kind.Config, {**options, "out": str(tmp_path / "first")}), "test", show)
     first.close()
