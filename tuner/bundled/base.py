@@ -1,11 +1,11 @@
-"""Training the bundled base: the picture world, then `tuner pretrain` three times over.
+"""Training the bundled base: the picture world, then `tuner pretrain` and `tuner finetune`, stage by stage.
 
 Every stage is a run that resumes: interrupted, the same command goes on where it stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..run import Run
 from ..training.job import Show, run_recipe
 from . import emoji, eye, world
 from .folders import write_scenes, write_world
-from .mixture import harder
+from .mixture import SLOW, harder
 
 BASE = PACKAGE / "bundled" / "base"
 KNOWN_SEED, ALL_SEED, TAUGHT_SEED, HARDER_SEED = 1, 2, 3, 4  # of the scenes; the judges' are from 7001 on
@@ -62,16 +62,21 @@ def training() -> str:
 def worlds(folder: Path, count: int, start: str) -> None:
     """The pictures that the stages see: scenes of its subjects, and of all but the held-out ones for an autoencoder.
 
-    `harder` has more of what is slow to learn, and `related` of that the scenes of two subjects alone.
+    `harder` has more of what is slow to learn; of that, `related` has the scenes of two subjects alone, and `stubborn`
+    all of what is slower still (styles of blocks, several of a kind) and a quarter of the rest.
     """
     everything = tuple(name for name in emoji.table() if name not in emoji.HELD_OUT)
     for name, seed, subjects in (("known", KNOWN_SEED, emoji.KNOWN), ("all", ALL_SEED, everything)):
         if not (folder / name).exists() and (name == "known" or start == "new"):
             write_world(folder / name, count, seed, subjects=subjects, mixture=True)
-    if not (folder / "harder").exists():
-        write_scenes(folder / "harder", harder(HARDER_SEED, count))
-    if not (folder / "related").exists():
-        write_scenes(folder / "related", (it for it in harder(HARDER_SEED, count) if it.other and not it.words))
+    kinds: dict[str, Callable[[int, world.Scene], bool]] = {
+        "harder": lambda i, it: True,
+        "related": lambda i, it: bool(it.other) and not it.words,
+        "stubborn": lambda i, it: it.style in SLOW or it.count > 1 or i % 4 == 0,
+    }
+    for name, wanted in kinds.items():
+        if not (folder / name).exists():
+            write_scenes(folder / name, (it for i, it in enumerate(harder(HARDER_SEED, count)) if wanted(i, it)))
     write_text(folder / "words.txt", "\n".join(world.vocabulary()) + "\n")
 
 
@@ -80,8 +85,9 @@ def stages(folder: Path, steps: int, start: str) -> Iterator[tuple[str, str, dic
 
     The autoencoder learns on crops first, which are a quarter of the work, and then on whole pictures; its decoder goes
     on with a perceptual distance and a critic, which make pictures crisp. The rest learns on all kinds of scenes alike.
-    Then the text encoder is told left from right (`grammar`), the U-Net by itself takes that up (together with an
-    encoder that trains it would be lost before it is of use), and both go on with more of the harder scenes.
+    Then the text encoder is told left from right (`grammar`), and the U-Net by itself takes that up (together with an
+    encoder that trains it would be lost before it is of use): on scenes of two alone, then on all, then on what is
+    left to learn.
     """
     words = str(folder / "words.txt")  # known ones keep what they mean
     shared = {"precision": "auto", "lr_scheduler": "cosine", "save_every": 250, "seed": 1, "words": words}
@@ -103,9 +109,12 @@ def stages(folder: Path, steps: int, start: str) -> Iterator[tuple[str, str, dic
     alone = {key: value for key, value in last.items() if key not in ("stage", "words", "steps", "ema")}
     alone |= {"steps": steps // 5, "ema": 0.99, "v_like": 0.5, "caption_dropout": 0.05, "learning_rate": 1e-3}
     yield "sides", "finetune", {**alone, "base": str(folder / "grammar"), "images": str(folder / "related")}
-    start = str(folder / "sides" / "pipeline")
-    more = {"images": str(folder / "harder"), "learning_rate": 8e-4, "v_like": 0.2}
-    yield "further", "pretrain", {**last, **more, "base": start}
+    before = "sides"
+    for name, images, share, rate in (("further", "harder", 1.0, 8e-4), ("last", "stubborn", 0.5, 5e-4)):
+        more = {"steps": int(share * steps), "ema": 0.998, "v_like": 0.2, "learning_rate": rate}
+        start = str(folder / before / "pipeline")
+        yield name, "finetune", {**alone, **more, "base": start, "images": str(folder / images)}
+        before = name
 
 
 def train(folder: Path, count: int, steps: int, start: str, show: Show) -> Path:
