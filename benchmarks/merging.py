@@ -63,6 +63,10 @@ def peft(way: str, task: Mapping[str, Any]) -> Run:
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file, save_file
 
+    def bare(name: str) -> str:
+        """peft passes over layers with `lora_` in their names when it merges."""
+        return name.removeprefix("lora_")
+
     def layer(up: torch.Tensor, down: torch.Tensor) -> torch.nn.Linear:
         found = torch.nn.Linear(down.shape[1], up.shape[0], bias=False, device="meta")
         found.weight = torch.nn.Parameter(torch.zeros(1).expand(found.weight.shape), requires_grad=False)
@@ -73,12 +77,12 @@ def peft(way: str, task: Mapping[str, Any]) -> Run:
         for number, file in zip(numbers, files, strict=True):
             tensors = load_file(file)
             names = [key.partition(".")[0] for key in tensors if key.endswith(".alpha")]
-            own = {n: (tensors[f"{n}.lora_up.weight"], tensors[f"{n}.lora_down.weight"]) for n in names}
+            own = {bare(n): (tensors[f"{n}.lora_up.weight"], tensors[f"{n}.lora_down.weight"]) for n in names}
             alpha = float(tensors[f"{names[0]}.alpha"])
-            config = LoraConfig(r=task["rank"], lora_alpha=alpha, target_modules="lora_unet_[^.]+")
+            config = LoraConfig(r=task["rank"], lora_alpha=alpha, target_modules="unet_[^.]+")
             if model is None:
-                bare = torch.nn.ModuleDict({name: layer(*pair) for name, pair in own.items()})
-                model = get_peft_model(bare, config, number, autocast_adapter_dtype=False, **cheap)
+                layers = torch.nn.ModuleDict({name: layer(*pair) for name, pair in own.items()})
+                model = get_peft_model(layers, config, number, autocast_adapter_dtype=False, **cheap)
             else:
                 model.add_adapter(number, config, autocast_adapter_dtype=False, **cheap)
             told = {f"base_model.model.{name}.lora_{role}.weight": tensor
@@ -87,7 +91,7 @@ def peft(way: str, task: Mapping[str, Any]) -> Run:
         model.add_weighted_adapter(numbers, list(weights), "all", way, svd_full_matrices=False)
         merged, dtype = {}, next(iter(told.values())).dtype
         for name in names:
-            found = model.base_model.model[name]
+            found = model.base_model.model[bare(name)]
             merged[f"{name}.lora_down.weight"] = found.lora_A["all"].weight.detach().to(dtype).contiguous()
             merged[f"{name}.lora_up.weight"] = found.lora_B["all"].weight.detach().to(dtype).contiguous()
             merged[f"{name}.alpha"] = torch.tensor(found.scaling["all"] * found.r["all"])

@@ -73,7 +73,7 @@ class Ablate(Recipe):
 
     Config = AblateOptions
     adapts, suite = True, "erase"
-    example: ClassVar = {"target": ["teddy bear"], "anchor": ["dog"], "images": "", "force": True}
+    example: ClassVar = {"target": ["teddy bear"], "anchor": ["dog"], "images": "", "force": True, "anchor_images": 1}
 
     def __init__(self, config: AblateOptions, model: LatentDiffusion) -> None:
         super().__init__(config, model)

@@ -93,7 +93,7 @@ def test_the_installed_copy_stands_alone(installed, tmp_path):
 def test_the_installed_copy_runs_the_main_job(installed, tmp_path):
     pictures = installed / "tuner" / "datasets" / "teddy_bear"
     run = tmp_path / "run"
-    options = ["--images", pictures, "--steps", 2, "--out", run, "--quiet"]
+    options = ["--images", pictures, "--class-prompt", "a cat", "--steps", 2, "--out", run, "--quiet"]
     call("-m", "tuner", "lora", *options, cwd=tmp_path, PYTHONPATH=str(installed))
     assert (run / "teddy_bear.safetensors").stat().st_size > 0
     assert (run / "diffusers" / "pytorch_lora_weights.safetensors").stat().st_size > 0

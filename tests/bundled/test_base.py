@@ -22,7 +22,7 @@ def test_each_stage_goes_on_from_the_one_before(start, tmp_path):
     for name, command, options in found:
         config = build(kind(command).Config, options)
         assert options.get("base", "") in made and Path(config.images).parent == tmp_path, name
-    assert [name for name, _, _ in found][-4:] == ["base", "sides", "further", "last"]
+    assert [name for name, _, _ in found][-5:] == ["base", "sides", "further", "last", "decoder"]
 
 
 def test_the_defaults_that_it_brings_along_are_options_of_their_commands():

@@ -83,11 +83,11 @@ def worlds(folder: Path, count: int, start: str) -> None:
 def stages(folder: Path, steps: int, start: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """The runs: names, commands and options. `steps` are those of the longest two.
 
-    The autoencoder learns on crops first, which are a quarter of the work, and then on whole pictures; its decoder goes
-    on with a perceptual distance and a critic, which make pictures crisp. The rest learns on all kinds of scenes alike.
-    Then the text encoder is told left from right (`grammar`), and the U-Net by itself takes that up (together with an
-    encoder that trains it would be lost before it is of use): on scenes of two alone, then on all, then on what is
-    left to learn.
+    The autoencoder learns on crops first, which are a quarter of the work, and then on whole pictures. The rest learns
+    on all kinds of scenes alike. Then the text encoder is told left from right (`grammar`), and the U-Net by itself
+    takes that up (together with an encoder that trains it would be lost before it is of use): on scenes of two alone,
+    then on all, then on what is left to learn. At the end the decoder alone, whose latents stay as they are, gets a
+    perceptual distance and a critic, which make pictures crisp, and more of what it blurs: blocks and tiles.
     """
     words = str(folder / "words.txt")  # known ones keep what they mean
     shared = {"precision": "auto", "lr_scheduler": "cosine", "save_every": 250, "seed": 1, "words": words}
@@ -98,9 +98,6 @@ def stages(folder: Path, steps: int, start: str) -> Iterator[tuple[str, str, dic
         start = str(folder / "crops" / "pipeline")
         yield "pictures", "pretrain", {**vae, "base": start, "steps": steps // 3, "learning_rate": 4e-4}
         start = str(folder / "pictures" / "pipeline")
-        crisp = {"stage": "decoder", "perceptual": str(folder / "eye"), "adversarial": 0.02, "crop": 48}
-        yield "decoder", "pretrain", {**vae, **crisp, "base": start, "steps": 600, "learning_rate": 2e-4}
-        start = str(folder / "decoder" / "pipeline")
     last = {
         **shared, "stage": "diffusion", "steps": steps, "optimizer": "muon", "warmup_steps": min(50, steps // 10),
         "ema": 0.999, "snr_gamma": 5.0, "sample_every": 1000,
@@ -111,16 +108,20 @@ def stages(folder: Path, steps: int, start: str) -> Iterator[tuple[str, str, dic
     yield "sides", "finetune", {**alone, "base": str(folder / "grammar"), "images": str(folder / "related")}
     before = "sides"
     for name, images, share, rate in (("further", "harder", 1.0, 8e-4), ("last", "stubborn", 0.5, 5e-4)):
-        more = {"steps": int(share * steps), "ema": 0.998, "v_like": 0.2, "learning_rate": rate}
-        start = str(folder / before / "pipeline")
-        yield name, "finetune", {**alone, **more, "base": start, "images": str(folder / images)}
+        alone |= {"steps": int(share * steps), "ema": 0.998, "v_like": 0.2, "learning_rate": rate}
+        alone |= {"base": str(folder / before / "pipeline"), "images": str(folder / images)}
+        yield name, "finetune", dict(alone)
         before = name
+    yield "decoder", "pretrain", {
+        **vae, "stage": "decoder", "base": str(folder / before / "pipeline"), "images": str(folder / "stubborn"),
+        "perceptual": str(folder / "eye"), "adversarial": 0.02, "steps": steps // 3, "learning_rate": 6e-4,
+    }  # fmt: skip
 
 
 def train(folder: Path, count: int, steps: int, start: str, show: Show) -> Path:
     """Make the worlds and train the stages in `folder`; the pipeline of the last one."""
     worlds(folder, count, start)
-    if start == "new" and not (folder / "eye").exists():
+    if not (folder / "eye").exists():
         eye.train(folder / "eye")
     run: Run | None = None
     for name, command, options in stages(folder, steps, start):
