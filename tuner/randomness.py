@@ -30,9 +30,14 @@ def shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def use_threads(wanted: int = 0) -> int:
-    """Fix the number of CPU threads for the process: as wanted, or as many cores as the load leaves idle."""
-    idle = round((os.cpu_count() or 1) - os.getloadavg()[0])
-    torch.set_num_threads(wanted or max(1, min(idle, torch.get_num_threads())))
+    """Fix the number of CPU threads for the process: as wanted, or as many cores as others leave idle just now."""
+    if not wanted and torch.get_num_threads() > 1:
+        import psutil
+
+        busy = psutil.cpu_percent(interval=0.2) / 100  # the load average still counts what ended a minute ago
+        wanted = max(1, min(round((os.cpu_count() or 1) * (1 - busy)), torch.get_num_threads()))
+    if wanted:
+        torch.set_num_threads(wanted)
     return torch.get_num_threads()
 
 

@@ -14,6 +14,7 @@ from ..evaluation.report import save
 from ..evaluation.sheet import grid
 from ..evaluation.stored import Stored, load
 from ..run import Run
+from ..sampling.shots import Shot
 from .learning import judged, seconds_of, trained
 from .mixture import PLANTED
 from .pages import page, table
@@ -92,8 +93,11 @@ def of_ablation(
 
     Runs and reports that are there are used again, so that the command goes on where it was stopped.
     """
-    found = {(case, name): _outcome(base, case, name, dict(more), pictures, runs, steps)
-             for case in cases for name, more in methods.items()}  # fmt: skip
+    found = dict[tuple[Case, str], Outcome]()
+    for case in cases:
+        drawings = dict[Shot, Image.Image]()  # before: the same for all methods
+        for name, more in methods.items():
+            found[case, name] = _outcome(base, case, name, dict(more), pictures, runs, steps, drawings)
     text = (
         f"{len(cases)} targets, each taken out by each method: about {pictures} pictures of the target's prompts, half "
         "as many of other ways to ask for it, a quarter as many of each of its five nearest neighbours, one of each "
@@ -109,14 +113,15 @@ def of_ablation(
 
 
 def _outcome(
-    base: str, case: Case, method: str, more: dict[str, Any], pictures: int, runs: Path, steps: int
-) -> Outcome:
+    base: str, case: Case, method: str, more: dict[str, Any], pictures: int, runs: Path, steps: int,
+    drawings: dict[Shot, Image.Image],
+) -> Outcome:  # fmt: skip
     folder = runs / f"{case.name}_{method}"
     asked = {"target": [case.target], "anchor": [case.anchor], "kind": case.kind, "method": method, "samples": 0}
     run = trained("ablate", base, folder, {**asked, **more}, 0 if method == "uce" else steps)
     if not (folder / "report" / "report.json").is_file():
         own = {"instance": 12, "style": 10, "memorised": 1}[case.kind]  # prompts
-        save(judged(run, base, {**DRAWING, "count": -(-pictures // own)}), folder / "report")
+        save(judged(run, base, {**DRAWING, "count": -(-pictures // own)}, drawings), folder / "report")
     return Outcome(run, load(folder / "report"))
 
 

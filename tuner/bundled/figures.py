@@ -94,10 +94,15 @@ def singles(names: Sequence[str], count: int, style: str = "plain") -> Scenes:
 def more(drawer: Drawer, known: Sequence[str], count: int) -> list[tuple[str, str]]:
     """Styles, relations, counts, combinations that were never shown."""
     rows = []
-    styled = [it for i, style in enumerate(world.STYLES[1:]) for it in singles(known[i::4], 1, style)]
-    style, made = drawer.right(styled, "style")
-    rows.append((f"style right, of {len(world.STYLES) - 1}", percent(style)))
-    rows.append(("subject right in a style", percent(drawer.panel.right(made, "subject", [s.subject for s in styled]))))
+    style, named = list[bool](), list[bool]()
+    for name in world.STYLES[1:]:
+        styled = singles(known, 1, name)
+        right, made = drawer.right(styled, "style")
+        rows.append((f"style right, {name}", percent(right)))
+        style += right
+        named += drawer.panel.right(made, "subject", [it.subject for it in styled])
+    rows.append(("style right, all of them", percent(style)))
+    rows.append(("subject right in a style", percent(named)))
     related = [
         world.Scene(name, background, relation=world.RELATIONS[i % 4], other=known[(i + 1 + i // 4) % len(known)])
         for i, (name, background) in enumerate((it.subject, it.background) for it in singles(known, 1))

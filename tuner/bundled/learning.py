@@ -25,6 +25,7 @@ from ..models.words import teach
 from ..places import place
 from ..recipe import load_recipe, recipe_class
 from ..run import Run
+from ..sampling.shots import Shot
 from ..training.job import run_recipe
 from .pages import BATCH, page, plain, table
 
@@ -123,10 +124,10 @@ def seconds_of(run: Run) -> float:
     return sum(row["seconds"] for row in run.metrics())
 
 
-def judged(run: Run, base: str, values: Mapping[str, Any]) -> Report:
-    """The report that `tuner evaluate RUN` would write, by the bundled judges."""
+def judged(run: Run, base: str, values: Mapping[str, Any], drawings: dict[Shot, Image.Image] | None = None) -> Report:
+    """The report that `tuner evaluate RUN` would write, by the bundled judges; `drawings` as in `Bench`."""
     own = {**recommended(base, "evaluate"), "world": True, "batch_size": BATCH}
-    return report_of(build(Config, {**own, **values, "run": [str(run.folder)]}))
+    return report_of(build(Config, {**own, **values, "run": [str(run.folder)]}), drawings)
 
 
 def _slug(name: str) -> str:

@@ -20,9 +20,12 @@ from .recipes import recipe_file, summaries
 from .show import Silent, showing
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ..evaluation.bench import Judged
     from ..evaluation.report import Report
     from ..recipe import Recipe
+    from ..sampling.shots import Shot
 
 SUITES = PACKAGE / "evaluation" / "suites"
 ABOUT = f"""{__doc__}
@@ -57,11 +60,11 @@ def evaluate(config: Config) -> None:
     _leave(report, config, folder, show)
 
 
-def report_of(config: Config) -> Report:
-    """What `evaluate` finds where there is something to judge, without a word or a file."""
+def report_of(config: Config, drawings: dict[Shot, Image] | None = None) -> Report:
+    """What `evaluate` finds where there is something to judge, without a word or a file; `drawings` as in `Bench`."""
     judged, suite = _asked(config)
     assert judged is not None
-    return _report(suite, judged, config, Silent())
+    return _report(suite, judged, config, Silent(), drawings)
 
 
 def _asked(config: Config) -> tuple[Judged | None, str]:
@@ -75,13 +78,13 @@ def _asked(config: Config) -> tuple[Judged | None, str]:
     return judged, suite
 
 
-def _report(suite: str, judged: Judged, config: Config, show: Any) -> Report:
+def _report(suite: str, judged: Judged, config: Config, show: Any, drawings: dict[Shot, Image] | None = None) -> Report:
     from ..evaluation.bench import Bench
     from ..randomness import use_threads
 
     use_threads()
     module = importlib.import_module(f"tuner.evaluation.suites.{suite.replace('-', '_')}")
-    return module.evaluate(Bench(suite, judged, config, show))
+    return module.evaluate(Bench(suite, judged, config, show, drawings))
 
 
 def _leave(report: Report | None, config: Config, folder: Path, show: Any) -> None:

@@ -40,10 +40,17 @@ class Show(Protocol):
 
 
 class Bench:
-    """Draws and judges for the suites. Networks are loaded when the first figure needs them."""
+    """Draws and judges for the suites. Networks are loaded when the first figure needs them.
 
-    def __init__(self, suite: str, judged: Judged, config: Config, show: Show) -> None:
+    `drawings` are pictures before, by their shots: what is there is not drawn again, and what is drawn is added, so
+    that benches of one base with the same options can share them.
+    """
+
+    def __init__(
+        self, suite: str, judged: Judged, config: Config, show: Show, drawings: dict[Shot, Image.Image] | None = None
+    ) -> None:
         self.suite, self.judged, self.config, self.show = suite, judged, config, show
+        self._drawings = {} if drawings is None else drawings
         self._models: dict[str, LatentDiffusion] = {}
         self._pipes: dict[tuple[str, str], StableDiffusionPipeline] = {}
 
@@ -70,10 +77,13 @@ class Bench:
         """
         from ..models.words import forgetting
 
-        pipe = self.pipe(self.other_base or self.judged.base)
-        with forgetting(pipe):
-            begin(pipe, self.words)
-            return self.drawn(pipe, shots, "before")
+        missing = [shot for shot in dict.fromkeys(shots) if shot not in self._drawings]
+        if missing:
+            pipe = self.pipe(self.other_base or self.judged.base)
+            with forgetting(pipe):
+                begin(pipe, self.words)
+                self._drawings |= zip(missing, self.drawn(pipe, missing, "before"), strict=True)
+        return [self._drawings[shot] for shot in shots]
 
     @property
     def held_against_a_base(self) -> bool:
