@@ -24,9 +24,9 @@ from tuner.adapters.lora import Lora
 from tuner.adapters.together import Together
 from tuner.config import common, option
 from tuner.data.batch import Batch
-from tuner.data.lessons import Told, check_known, lessons, taken
-from tuner.data.pairs import ERASES, Pair, concepts, noted, pairs_of
-from tuner.data.source import Source, drawn
+from tuner.data.lessons import Lessons, check_known
+from tuner.data.pairs import ERASES, concepts, noted, pairs_of
+from tuner.data.source import Source
 from tuner.errors import RequestError
 from tuner.models.closed_form import solve
 from tuner.models.latent_diffusion import LatentDiffusion, Noised
@@ -97,39 +97,33 @@ class Ablate(Recipe):
 
     def data(self, run: Run) -> Source:
         """Pictures that the base draws of the anchors, and for `default` of the targets and of what is to stay."""
-        asked = [text for text in self.config.retain if not any(it.named(text) for it in self.concepts)]
-        self.kept = list(dict.fromkeys(asked)) or [pair.anchor for pair in self.pairs]
-        self.lessons = lessons(self.pairs, self.method.stays)
-        own = drawn(self.config, self.model, list(self.lessons), self.config.anchor_images)
-        more = [text for text in self.kept if self.method.stays and text not in self.lessons]
-        self.lessons |= {text: [Pair.same(text)] for text in more}
-        names = (text for its in self.lessons.values() for pair in its for text in (pair.target, pair.anchor))
-        self.told = Told(self.model, ["", *self.kept, *names])
         if not self.config.force:
             check_known(self.config, self.model, self.pairs)
-        return own.with_prior(drawn(self.config, self.model, more, 1)) if more else own
+        kept = [text for text in self.config.retain if not any(it.named(text) for it in self.concepts)]
+        self.lessons = Lessons.of(self.config, self.model, self.pairs, kept, self.method.stays)
+        return self.lessons.source
 
     def begin(self) -> None:
         """The solution in closed form, where the method begins with it."""
         readers = [one for path, one in self.shifts.items() if re.fullmatch(READERS, path)]
         if self.method.solved and readers:
-            solve(readers, self.model, self.pairs, self.told(self.kept))
+            solve(readers, self.model, self.pairs, self.lessons.told(self.lessons.kept))
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
-        error = self.method.loss(self, x, *taken(self.lessons, batch))
+        error = self.method.loss(self, x, *self.lessons.taken(batch))
         return error * self.model.loss_weight(x.t, self.config)
 
     def predicted(self, x: Noised, prompts: list[str]) -> Tensor:
         """What the model predicts now."""
-        told = self.model.encode_prompts(prompts) if self.words else self.told(prompts)
+        told = self.model.encode_prompts(prompts) if self.words else self.lessons.told(prompts)
         return self.model.predict(x.noisy, x.t, told).float()
 
     @torch.no_grad()
     def known(self, x: Noised, prompts: list[str]) -> Tensor:
         """What the base predicts."""
         with unshifted(self.model.unet):
-            return self.model.predict(x.noisy, x.t, self.told(prompts)).float()
+            return self.model.predict(x.noisy, x.t, self.lessons.told(prompts)).float()
 
     def artifact(self) -> Export:
         said = ", ".join(f"{it.target} -> {it.anchor}" for it in self.concepts)
@@ -141,7 +135,7 @@ class Ablate(Recipe):
 
     def prompts(self, source: Source) -> list[str]:
         first = [next(pair for pair in self.pairs if pair.target_words == it.target) for it in self.concepts[:2]]
-        return list(dict.fromkeys([*(it.target for it in first), *(it.anchor for it in first), *self.kept[:2]]))
+        return list(dict.fromkeys([*(it.target for it in first), *(it.anchor for it in first), *self.lessons.kept[:2]]))
 
 
 @dataclass(frozen=True)
@@ -177,7 +171,7 @@ def _noise(it: Ablate, x: Noised, targets: list[str], anchors: list[str]) -> Ten
 
 def _esd(it: Ablate, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
     blank = [""] * len(targets)
-    noisy, t = partway(it.model, x.noise, it.told(targets), it.told(blank), x.t, steps=20, guidance=3)
+    noisy, t = partway(it.model, x.noise, it.lessons.told(targets), it.lessons.told(blank), x.t, steps=20, guidance=3)
     way = replace(x, noisy=noisy, t=t)
     empty = it.known(way, blank)
     return _apart(it.predicted(way, targets), empty - (it.known(way, targets) - empty))

@@ -107,8 +107,8 @@ def test_esd_leads_away_from_what_the_base_knows(made):
 
 def test_what_is_to_stay_is_shown_and_targets_are_not_kept(made):
     recipe = made(retain=["a cat", "a Teddy Bear on a white background", "a cat"])
-    assert recipe.kept == ["a cat"]
-    assert {pair.target for pair in recipe.lessons["a cat"]} == {"a cat"}
+    assert recipe.lessons.kept == ["a cat"]
+    assert {pair.target for pair in recipe.lessons.pairs["a cat"]} == {"a cat"}
     assert set(recipe.source.captions) >= {"a cat", "a dog", "a teddy bear"}
     anchors_only = made(retain=["a cat"], method="model")
     assert all("dog" in caption for caption in anchors_only.source.captions)
@@ -119,7 +119,7 @@ def test_the_closed_form_is_the_least_squares_solution(made):
 
     recipe = made(method="uce", retain=["a cat", "a photo of a cat"])
     states, wanted = aligned(recipe.model, recipe.pairs)
-    kept = recipe.told(recipe.kept).hidden.flatten(0, 1)
+    kept = recipe.lessons.told(recipe.lessons.kept).hidden.flatten(0, 1)
     change = remapped(states, wanted, kept, ridge=1e-3, hold=1.0).double()
 
     def cost(m):
@@ -143,7 +143,7 @@ def test_words_stand_where_the_others_do(made):
     pair = recipe.pairs[2]
     assert (pair.target, pair.anchor) == ("a picture of a teddy bear", "a picture of a dog")
     states, wanted = aligned(recipe.model, [pair])
-    target, anchor = recipe.told([pair.target, pair.anchor]).hidden
+    target, anchor = recipe.lessons.told([pair.target, pair.anchor]).hidden
     start = 1 + len(pair.before.split())
     assert torch.equal(states, target[start:])
     assert torch.equal(wanted[1], anchor[start]) and torch.equal(wanted[2], anchor[start + 1])
@@ -157,7 +157,7 @@ def test_partway_is_ddim_on_the_way(made):
     recipe = made()
     model, steps, guidance = recipe.model, 5, 3.0
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    told, empty = (recipe.told([text] * 2) for text in ("a dog", ""))
+    told, empty = (recipe.lessons.told([text] * 2) for text in ("a dog", ""))
     grid = torch.linspace(model.timesteps - 1, 0, steps + 1).round().long()
     found, t = partway(model, noise, told, empty, torch.stack([grid[0], grid[3]]), steps, guidance)
     assert t.tolist() == [grid[0], grid[3]] and torch.equal(found[0], noise[0])

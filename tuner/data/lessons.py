@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from ..models.conditioning import Conditioning
 from ..models.knowledge import explained
 from .batch import Batch
 from .pairs import Pair
-from .source import drawn
+from .source import Source, drawn
 
 if TYPE_CHECKING:
     from ..models.latent_diffusion import LatentDiffusion
@@ -72,9 +73,45 @@ class Told:
         return self._states[[self._row[prompt] for prompt in prompts]]
 
 
-def taken(pairs: Mapping[str, Sequence[Pair]], batch: Batch) -> tuple[list[str], list[str]]:
-    """For each example the prompt that learns and the prompt that teaches: one of its caption's pairs, in turns."""
-    turns = batch.draw.integers("lesson", 2**31).tolist()
-    found = [pairs[caption] for caption in batch.captions]
-    chosen = [its[turn % len(its)] for its, turn in zip(found, turns, strict=True)]
-    return [pair.target for pair in chosen], [pair.anchor for pair in chosen]
+@dataclass(frozen=True)
+class Lessons:
+    """What a base's own pictures are to teach.
+
+    Attributes:
+        source: the pictures.
+        pairs: caption of a picture -> what is learned beside it.
+        kept: prompts whose pictures are to stay as they are.
+        told: all prompts, encoded.
+    """
+
+    source: Source
+    pairs: Mapping[str, Sequence[Pair]]
+    kept: Sequence[str]
+    told: Told
+
+    @classmethod
+    def of(
+        cls, config: Any, model: LatentDiffusion, pairs: Sequence[Pair], kept: Sequence[str], stays: bool
+    ) -> Lessons:
+        """Pictures of the anchors, `config.anchor_images` of each.
+
+        Args:
+            kept: prompts whose pictures are to stay; without any, the anchors'.
+            stays: whether pictures of the targets, and one of each prompt that is to stay, are learned on, too.
+        """
+        kept = list(dict.fromkeys(kept)) or [pair.anchor for pair in pairs]
+        own = lessons(pairs, stays)
+        more = [text for text in kept if stays and text not in own]
+        source = drawn(config, model, list(own), config.anchor_images)
+        if more:
+            source = source.with_prior(drawn(config, model, more, 1))
+        every = {**own, **{text: [Pair.same(text)] for text in more}}
+        names = (text for its in every.values() for pair in its for text in (pair.target, pair.anchor))
+        return cls(source, every, kept, Told(model, ["", *kept, *names]))
+
+    def taken(self, batch: Batch) -> tuple[list[str], list[str]]:
+        """For each example the prompt that learns and the one that teaches: one of its caption's pairs, in turns."""
+        turns = batch.draw.integers("lesson", 2**31).tolist()
+        found = [self.pairs[caption] for caption in batch.captions]
+        chosen = [its[turn % len(its)] for its, turn in zip(found, turns, strict=True)]
+        return [pair.target for pair in chosen], [pair.anchor for pair in chosen]
