@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tuner.bundled.__main__ import app
+from tuner.bundled.attacks import ATTACKS
 from tuner.bundled.merging import METHODS
 from tuner.bundled.steering import NETWORKS
 from tuner.bundled.together import Everything
@@ -123,3 +124,30 @@ def test_the_base_is_distilled_twice_and_judged_by_its_steps(quick_base, tmp_pat
     assert list(rows(page, "distilled on")) == ["6 scenes", "prompts alone"]
     sheet = Image.open("docs/distill-lcm.png")
     assert sheet.width >= 2 * 340 and sheet.height > 2 * 230 + 9 * 84  # charts above, rows of pictures below
+
+
+def test_targets_are_taken_out_by_methods_and_not_again(quick_base, tmp_path):
+    words = ("ablation-figures", "--base", quick_base, "--target", "grumpy cat", "--target", "neon", "--method",
+             "default", "--method", "uce", "--steps", 2, "--count", 10, "--out", "docs", "--runs", "runs")  # fmt: skip
+    said = made(*words)
+    page = Path("docs/ablation.md")
+    found, each = rows(page, "method"), page.read_text()
+    assert list(found) == ["default", "uce"] and all(" to " in row[-2] for row in found.values())
+    assert sum(line.startswith("| grumpy cat → cat |") for line in each.splitlines()) == 2
+    assert sum(line.startswith("| neon → photo |") for line in each.splitlines()) == 2 and str(tmp_path) not in each
+    assert Image.open("docs/ablation.png").height > 6 * 96  # before and two methods, of two targets
+    assert "is finished" not in said and made(*words).count("is finished; its results are there.") == 4
+    assert page.read_text() == each
+
+
+def test_what_was_taken_out_is_attacked_beside_a_base_that_never_knew_it(quick_base, tmp_path):
+    Path("quick/training.toml").write_text("[textual-inversion]\nsteps = 2\n[ablate]\nsteps = 2\n")
+    words = ("attack-figures", "--base", quick_base, "--subject", "koala", "--steps", 1, "--count", 2, "--out", "docs",
+             "--work", "work")  # fmt: skip
+    made(*words)
+    page = Path("docs/attacks.md")
+    found = rows(page, "attack")
+    assert list(found) == list(ATTACKS) and all(row[0].endswith("%") for row in found.values())
+    text = page.read_text()
+    assert str(tmp_path) not in text
+    assert made(*words).count("Drawing") == 0 and page.read_text() == text

@@ -81,8 +81,8 @@ def _without(taught: str, name: str, anchor: str, how: str, work: Path) -> str:
     """The taught base with a subject taken out."""
     folder = work / f"{name}_{how}_base"
     if not folder.exists():
-        asked: dict[str, Any] = {"target": [name], "anchor": [anchor], "method": how, "samples": 0, **METHODS[how]}
-        run = trained("ablate", taught, work / f"{name}_{how}_run", asked)
+        asked: dict[str, Any] = {"target": [name], "anchor": [anchor], "method": how, "samples": 0, "force": True}
+        run = trained("ablate", taught, work / f"{name}_{how}_run", {**asked, **METHODS[how]})
         model, file = LatentDiffusion.load(taught), run.folder / f"{run.name}.safetensors"
         lora = Lora.from_artifact(Artifact.load(file), model, file)
         bake(model, lora.changes, lora.targets)

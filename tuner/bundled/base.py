@@ -38,7 +38,7 @@ def training() -> str:
         return world.caption(world.in_style(plain, style))
 
     every = prompts(0) + [styled(i, name) for i, name in enumerate(emoji.KNOWN[::2])]
-    lora = {"steps": 400, "batch_size": 8, "learning_rate": 1e-3, "class_prompt": prompts(0)}
+    lora = {"steps": 400, "batch_size": 8, "learning_rate": 1e-3, "class_prompt": prompts(0)[::2]}
     contexts = [f"{{}} on a {colour} background" for colour in colours]
     others: dict[str, dict[str, Any]] = {
         "textual-inversion": {
@@ -51,7 +51,7 @@ def training() -> str:
             "steps": 400, "batch_size": 8, "guidance_min": 4.0, "guidance_max": 4.0, "lr_scheduler": "cosine",
             "learning_rate": 3e-4, "rank": 64, "prompt": every,
         },
-        "finetune": {"steps": 400, "batch_size": 8, "learning_rate": 1e-4, "class_prompt": prompts(0)},
+        "finetune": {"steps": 400, "batch_size": 8, "learning_rate": 1e-4, "class_prompt": prompts(0)[::2]},
     }  # fmt: skip
     evaluate = {"world": True, "prompt": contexts, "other": prompts(5)}  # others than a LoRA is shown while it trains
     return "# Defaults on this base; flags and configuration files go before them.\n" + "\n".join(

@@ -117,7 +117,8 @@ def _outcome(
     drawings: dict[Shot, Image.Image],
 ) -> Outcome:  # fmt: skip
     folder = runs / f"{case.name}_{method}"
-    asked = {"target": [case.target], "anchor": [case.anchor], "kind": case.kind, "method": method, "samples": 0}
+    asked = {"target": [case.target], "anchor": [case.anchor], "kind": case.kind, "method": method, "samples": 0,
+             "force": True}  # fmt: skip
     run = trained("ablate", base, folder, {**asked, **more}, 0 if method == "uce" else steps)
     if not (folder / "report" / "report.json").is_file():
         own = {"instance": 12, "style": 10, "memorised": 1}[case.kind]  # prompts

@@ -145,6 +145,7 @@ def ablation_figures(
 
 def attack_figures(
     model: Base = "emoji",
+    subject: Annotated[list[str] | None, typer.Option(help="One of the page's subjects; may be given again.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Pictures of each attack.")] = 48,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the teaching.")] = 800,
     out: Out = DOCS,
@@ -153,7 +154,10 @@ def attack_figures(
     """Teach subjects, take them out again, and attack what is left, beside a base that never knew them."""
     from .attacking import SUBJECTS, of_attacks
 
-    print(of_attacks(model, SUBJECTS, ("default", "esd"), count, steps, out, work))
+    subjects = {name: anchor for name, anchor in SUBJECTS.items() if not subject or name in subject}
+    if not subjects:
+        raise RequestError(f"--subject names nothing of the page; choose from {', '.join(SUBJECTS)}.")
+    print(of_attacks(model, subjects, ("default", "esd"), count, steps, out, work))
 
 
 PAGES = (
