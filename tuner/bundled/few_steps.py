@@ -51,10 +51,9 @@ def of_few_steps(base: str, scenes: int, count: int, out: Path, work: Path, step
         ),
         "prompts alone": trained(COMMAND, base, work / "on_prompts", {"prompt": words}, steps),
     }
-    config = _config(base, count)
-    benches = {name: _bench(base, run, config) for name, run in made.items()}
-    held = held_against(next(iter(benches.values())))
-    reports = {name: evaluate(bench, held) for name, bench in benches.items()}
+    config = judging(base, count)
+    files = {name: results(run.folder, run.name).adapters[0] for name, run in made.items()}
+    reports = side_by_side(base, files, config)
     sheet = _stacked([charts(_curves(reports), f"the base in {told(TEACHER)}"), _pictures(reports)])
     text = _text(base, reports, made, config)
     return page(out, COMMAND, "Drawing in few steps", "few-step-figures", text, sheet, "by steps")
@@ -66,8 +65,8 @@ def _prompts(base: str) -> list[str]:
     return list(own or [world.caption(it) for it in singles(known_to(base), 1)])
 
 
-def _config(base: str, count: int) -> Config:
-    """So many pictures in all, two of a prompt at the least."""
+def judging(base: str, count: int) -> Config:
+    """How students of a base are judged: by so many pictures a row, two of a prompt at the least."""
     prompts = _prompts(base)
     each = max(2, round(count / len(prompts)))
     number = max(1, min(len(prompts), count // each))
@@ -76,9 +75,12 @@ def _config(base: str, count: int) -> Config:
     return build(Config, {**recommended(base, "evaluate"), **own, "prompt": [], "other": some})
 
 
-def _bench(base: str, run: Run, config: Config) -> Bench:
-    files = [(file, 1.0) for file in results(run.folder, run.name).adapters]
-    return Bench("few-step", Judged(run.name, base, files, run.values, run.folder), config, Silent())
+def side_by_side(base: str, files: Mapping[str, Path], config: Config) -> dict[str, Report]:
+    """Reports of several students of one base, its own pictures drawn once."""
+    benches = {name: Bench("few-step", Judged(name, base, [(file, 1.0)]), config, Silent())
+               for name, file in files.items()}  # fmt: skip
+    held = held_against(next(iter(benches.values())))
+    return {name: evaluate(bench, held) for name, bench in benches.items()}
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
