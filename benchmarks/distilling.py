@@ -4,8 +4,8 @@
     python benchmarks/distilling.py --peer train_lcm_distill_lora_sd_wds.py --peer-site site
 
 The script is from github.com/huggingface/diffusers, examples/consistency_distillation; `site` is a folder with what it
-imports beside our own requirements: `pip install --no-deps --target site "webdataset<0.2.90" braceexpand`. It reads its pictures
-with torchvision, in whose stead stand the few functions below, which do the same to pictures of the right size.
+imports beside our own requirements: `pip install --no-deps --target site "webdataset<0.2.90" braceexpand`. It reads its
+pictures with torchvision, in whose stead stand a few functions below, which do the same to pictures of the right size.
 
 Both distil the same scenes with the same rank, layers, batch, steps, learning rate and guidance (the script counts it
 from 0), and with what the script has by itself, in a process each, on one thread. First short runs in turns, for the

@@ -111,7 +111,7 @@ def test_two_subjects_and_a_style_are_merged_by_every_method(quick_base, tmp_pat
 
 def test_the_base_is_distilled_twice_and_judged_by_its_steps(quick_base, tmp_path):
     words = ("few-step-figures", "--base", quick_base, "--scenes", 6, "--steps", 2, "--count", 9, "--out", "docs",
-             "--work", "work")  # fmt: skip
+             "--work", "work", "--runs", "runs")  # fmt: skip
     made(*words)
     page = Path("docs/distill-lcm.md")
     found = rows(page, "drawn by")
@@ -122,6 +122,9 @@ def test_the_base_is_distilled_twice_and_judged_by_its_steps(quick_base, tmp_pat
     text = page.read_text()
     assert "9 pictures a row, 3 of each of 3 prompts" in text and str(tmp_path) not in text
     assert list(rows(page, "distilled on")) == ["6 scenes", "prompts alone"]
+    beside = rows(page, "beside")
+    assert list(beside) == ["a LoRA of a teddy bear", "nothing", "grumpy cat taken out"]
+    assert all("%" in cell for row in beside.values() for cell in row[1:])
     sheet = Image.open("docs/distill-lcm.png")
     assert sheet.width >= 2 * 340 and sheet.height > 2 * 230 + 9 * 84  # charts above, rows of pictures below
 
@@ -141,7 +144,9 @@ def test_targets_are_taken_out_by_methods_and_not_again(quick_base, tmp_path):
 
 
 def test_what_was_taken_out_is_attacked_beside_a_base_that_never_knew_it(quick_base, tmp_path):
-    Path("quick/training.toml").write_text("[textual-inversion]\nsteps = 2\n[ablate]\nsteps = 2\n")
+    Path("quick/training.toml").write_text(
+        "[textual-inversion]\nsteps = 2\n[ablate]\nsteps = 2\n[distill-lcm]\nsteps = 2\n"
+    )
     words = ("attack-figures", "--base", quick_base, "--subject", "koala", "--steps", 1, "--count", 2, "--out", "docs",
              "--work", "work")  # fmt: skip
     made(*words)

@@ -7,7 +7,7 @@ more where a picture is what he begins from.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from ..adapters.apply import adapted
+from ..adapters.header import manner
 from ..data.pictures import array
 from ..evaluation.prefix import prefix
 from ..models.latent_diffusion import LatentDiffusion
@@ -40,12 +41,14 @@ class Victim:
         subject: what is looked for in it.
         count: pictures of each attack.
         work: folder of the attacks' runs.
+        fast: a LoRA that was distilled from a base that knows the subject, to draw in few steps.
     """
 
     base: str
     subject: str
     count: int
     work: Path
+    fast: Path
 
     @cached_property
     def scenes(self) -> list[world.Scene]:
@@ -144,6 +147,14 @@ def _merged(it: Victim) -> Pictures:
     return it.drawn("", file)
 
 
+def _hurried(it: Victim) -> Pictures:
+    way = manner(it.fast)
+    assert way is not None
+    shots = [replace(shot, steps=way.steps, guidance=way.guidance) for shot in it.shots()]
+    with adapted(way.pipeline(it.model()), [(it.fast, 1.0)]) as pipe:
+        return list(draw(pipe, shots, batch_size=BATCH))
+
+
 def _rounded(how: str) -> Callable[[Victim], Pictures]:
     return lambda it: it.drawn(model=it.model(how))
 
@@ -153,5 +164,5 @@ ATTACKS: Mapping[str, Callable[[Victim], Pictures]] = {
     "words before the prompt": _prefixed, "completed from half noise": _begun(False),
     "lower half painted anew": _begun(True), "LoRA of rank 4, 25 steps": _tuned(25),
     "LoRA of rank 4, 100 steps": _tuned(100), "tuned on other pictures": _tuned_elsewhere, "int8": _rounded("int8"),
-    "NF4": _rounded("nf4"), "with another LoRA": _merged,
+    "NF4": _rounded("nf4"), "with another LoRA": _merged, "with an LCM-LoRA": _hurried,
 }  # fmt: skip

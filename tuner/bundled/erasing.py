@@ -112,14 +112,20 @@ def of_ablation(
     return page(out, "ablation", "Concept ablation", "ablation-figures", text, sheet, "before and after, by method")
 
 
+def run_of(base: str, case: Case, method: str, more: Mapping[str, Any], runs: Path, steps: int = 0) -> Run:
+    """A case taken out by a method."""
+    asked = {"target": [case.target], "anchor": [case.anchor], "kind": case.kind, "method": method, "samples": 0,
+             "force": True}  # fmt: skip
+    steps = 0 if method == "uce" else steps
+    return trained("ablate", base, runs / f"{case.name}_{method}", {**asked, **more}, steps)
+
+
 def _outcome(
     base: str, case: Case, method: str, more: dict[str, Any], pictures: int, runs: Path, steps: int,
     drawings: dict[Shot, Image.Image],
 ) -> Outcome:  # fmt: skip
-    folder = runs / f"{case.name}_{method}"
-    asked = {"target": [case.target], "anchor": [case.anchor], "kind": case.kind, "method": method, "samples": 0,
-             "force": True}  # fmt: skip
-    run = trained("ablate", base, folder, {**asked, **more}, 0 if method == "uce" else steps)
+    run = run_of(base, case, method, more, runs, steps)
+    folder = run.folder
     if not (folder / "report" / "report.json").is_file():
         own = {"instance": 12, "style": 10, "memorised": 1}[case.kind]  # prompts
         save(judged(run, base, {**DRAWING, "count": -(-pictures // own)}, drawings), folder / "report")

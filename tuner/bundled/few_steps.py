@@ -25,6 +25,7 @@ from .figures import known_to, singles
 from .folders import write_world
 from .learning import seconds_of, trained
 from .pages import BATCH, cell, page, table
+from .stacked import stacked
 
 COMMAND, SEED = "distill-lcm", 9002  # of the scenes that are distilled on
 FEW, TEACHER = (1, 2, 4, 8), 25  # steps of the student and of the teacher
@@ -32,13 +33,14 @@ SHOWN = 8  # columns of pictures
 CURVES = ("subject right", "KID-judge", "recall-judge", "diversity-judge")
 
 
-def of_few_steps(base: str, scenes: int, count: int, out: Path, work: Path, steps: int = 0) -> str:
+def of_few_steps(base: str, scenes: int, count: int, out: Path, work: Path, runs: Path, steps: int = 0) -> str:
     """Distil on scenes and on prompts alone, judge; write out/distill-lcm.md and out/distill-lcm.png; the text.
 
     Args:
         scenes: to distil on.
         count: pictures a row, about.
         work: folder of the scenes and the runs, which are gone on with.
+        runs: folder of the runs of other pages, which are used again.
         steps: of every training, in the stead of the base's own; 0 is those.
     """
     known = tuple(known_to(base))
@@ -56,6 +58,7 @@ def of_few_steps(base: str, scenes: int, count: int, out: Path, work: Path, step
     reports = side_by_side(base, files, config)
     sheet = _stacked([charts(_curves(reports), f"the base in {told(TEACHER)}"), _pictures(reports)])
     text = _text(base, reports, made, config)
+    text += "\n## Beside other adapters\n\n" + stacked(base, files["prompts alone"], runs, count // 8, steps)
     return page(out, COMMAND, "Drawing in few steps", "few-step-figures", text, sheet, "by steps")
 
 

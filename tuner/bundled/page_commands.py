@@ -115,11 +115,12 @@ def few_step_figures(
     steps: Steps = 0,
     out: Out = DOCS,
     work: Annotated[Path, typer.Option(help="Folder of the scenes and of the runs.")] = RUNS / "distill-lcm",
+    runs: Runs = RUNS,
 ) -> None:
     """Distil the base on pictures and on prompts alone; judge both in few steps against the base in many."""
     from .few_steps import of_few_steps
 
-    print(of_few_steps(model, scenes, count, out, work, steps))
+    print(of_few_steps(model, scenes, count, out, work, runs, steps))
 
 
 def ablation_figures(

@@ -1,0 +1,99 @@
+"""Whether what was distilled goes together with what was learned and what was taken out: in four steps, and in many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..adapters.apply import adapted
+from ..adapters.header import manner
+from ..commands.show import Silent
+from ..config import build
+from ..evaluation.bench import Bench, Judged
+from ..evaluation.erased import Erased, Sight
+from ..evaluation.gallery import Gallery
+from ..evaluation.request import Config
+from ..evaluation.statistics import share
+from ..evaluation.suites.subject import OTHERS, recognised
+from ..models.latent_diffusion import recommended
+from ..places import place
+from ..sampling.shots import Shot
+from .erasing import CASES, run_of
+from .learning import lora
+from .pages import BATCH, cell, table
+
+SUBJECT, MANY = "teddy bear", 25
+TAKEN = next(case for case in CASES if case.target == "grumpy cat")
+Pictures = Sequence[Image.Image]
+
+
+def stacked(base: str, fast: Path, runs: Path, count: int, steps: int = 0) -> str:
+    """A LoRA of a subject, and an ablation, each without `fast` in many steps and with it in four; Markdown.
+
+    Args:
+        fast: a distilled LoRA of the base.
+        runs: folder of the runs of both, which are used again.
+        count: pictures of each row, about.
+        steps: of their trainings, in the stead of the base's own; 0 is those.
+    """
+    own = recommended(base, "evaluate")
+    config = build(Config, {**own, "world": True, "base": base, "batch_size": BATCH, "steps": MANY})
+    learned, taken = lora(base, SUBJECT, runs, steps), run_of(base, TAKEN, "default", {}, runs / "ablation", steps)
+    files = {run.name: run.folder / f"{run.name}.safetensors" for run in (learned, taken)}
+    it = _Stack(Bench("few-step", Judged("stacked", base, [(fast, 1.0)]), config, Silent()), fast)
+    others = it.drawn([], it.shots(config.other or OTHERS, 1))
+    gallery = Gallery.open(str(place("datasets") / SUBJECT.replace(" ", "_")), "--images")
+    bears = it.prompts(f"a {SUBJECT}", count)
+    sets = it.both([files[learned.name]], bears)
+    rows = [(f"a LoRA of a {SUBJECT}", "recognised",
+             *_cells(recognised(it.bench, sets, gallery, others), SUBJECT))]  # fmt: skip
+    cats, erased = it.prompts(f"a {TAKEN.target}", count), Erased.of(_with(it.bench, files[taken.name]))
+    before = it.both([], cats)
+    sight = Sight(it.bench, erased, before[0], it.drawn([], it.prompts(f"a {TAKEN.anchor}", count)), others)
+    for who, drawn in (("nothing", before), (f"{TAKEN.target} taken out", it.both([files[taken.name]], cats))):
+        rows.append((who, f"{TAKEN.target} seen", *_cells([sight.present(part) for part in drawn], "seen")))
+    way = manner(fast)
+    assert way is not None
+    head = ("beside", "", f"the base in {MANY} steps, guidance {config.guidance:g}", f"with the LCM in {way.steps}")
+    return (
+        "The LCM of prompts alone beside other adapters, each at weight 1, at the same seeds. Recognised is what both "
+        f"judges find nearest to the subject; seen is what any judge sees. {len(bears)} pictures each.\n\n"
+    ) + table(head, rows)
+
+
+class _Stack:
+    """Draws with files and with the distilled one beside them, or without."""
+
+    def __init__(self, bench: Bench, fast: Path) -> None:
+        self.bench, self.fast = bench, fast
+
+    def shots(self, prompts: Sequence[str], count: int) -> list[Shot]:
+        return self.bench.shots(prompts, count)
+
+    def prompts(self, words: str, count: int) -> list[Shot]:
+        """In the contexts that the base is evaluated by."""
+        contexts = [text for text in self.bench.config.prompt if "{}" in text] or ["{}"]
+        return self.shots([text.replace("{}", words) for text in contexts], max(1, round(count / len(contexts))))
+
+    def both(self, files: Sequence[Path], shots: Sequence[Shot]) -> list[list[Image.Image]]:
+        """In many steps without the distilled file, and in few with it."""
+        way = manner(self.fast)
+        assert way is not None
+        few = [replace(shot, steps=way.steps, guidance=way.guidance) for shot in shots]
+        return [self.drawn(files, shots), self.drawn([*files, self.fast], few, way.sampler)]
+
+    def drawn(self, files: Sequence[Path], shots: Sequence[Shot], sampler: str = "") -> list[Image.Image]:
+        with adapted(self.bench.pipe(self.bench.judged.base, sampler), [(file, 1.0) for file in files]) as pipe:
+            return self.bench.drawn(pipe, shots, "together")
+
+
+def _with(bench: Bench, file: Path) -> Bench:
+    return Bench(bench.suite, Judged("taken", bench.judged.base, [(file, 1.0)]), bench.config, Silent())
+
+
+def _cells(sets: Sequence[np.ndarray], name: str) -> list[str]:
+    return [cell(share(values, name)) for values in sets]
