@@ -64,8 +64,8 @@ def of_base(base: str, count: int, out: Path) -> str:
     hardest = sorted(known, key=lambda name: fmean(by_name[name]))[:12]
     left_out = {kind: ", ".join(names) for kind, names in drawer.panel.excluded().items() if names}
     text = "\n".join([
-        f"{len(known)} subjects x {count} seeds; {SAMPLER}, {STEPS} steps, guidance {GUIDANCE:g}, "
-        f"{torch.get_num_threads()} threads. Right is what both judges see.\n",
+        f"{len(known)} subjects x {count} seeds; {SAMPLER}, {STEPS} steps, guidance {GUIDANCE:g}; "
+        f"threads: {torch.get_num_threads()}. Right is what both judges see.\n",
         table(("figure", "value"), rows),
         table(("hardest subjects", "right"), [(name, percent(by_name[name])) for name in hardest]),
         "Left out, as a judge is right on fewer than 95% of its real scenes: "
