@@ -37,8 +37,9 @@ SUBJECTS = ("teddy bear", "fox")
 STYLE = "foggy picture"
 SEED, PICTURES, SIDE = 8706, 24, 128  # of the pictures that the style is learned from
 FOG, THIN, THICK = (225, 230, 236), 0.25, 0.70  # its colour; its share at the top of a picture and at the bottom
+AVERAGE = "average"  # all three at a third of their weight, where the others have each at 1
 METHODS: dict[str, dict[str, Any]] = {
-    "exact": {}, "svd": {"rank": 16}, "ties": {}, "dare": {}, "fusion": {},
+    AVERAGE: {}, "exact": {}, "svd": {"rank": 16}, "ties": {}, "dare": {}, "fusion": {},
 }  # fmt: skip
 
 
@@ -114,7 +115,9 @@ def _merged(
     out.unlink(missing_ok=True)
     asked = [f"{file}={words}" for run, file in zip(made, files, strict=True) for words in _captions(run)]
     more = {"prompt": asked} if name == "fusion" else {}
-    values = {"file": [str(file) for file in files], "out": str(out), "method": name, "base": base, "json": True}
+    share, method = (1 / len(files), "exact") if name == AVERAGE else (1, name)
+    values = {"file": [f"{file}:{share:g}" for file in files], "out": str(out), "method": method, "base": base,
+              "json": True}  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()) as said:
         merge(build(MergeConfig, {**values, **options, **more}))
     facts = json.loads(said.getvalue())
@@ -164,7 +167,8 @@ def _text(found: Mapping[str, Judgement], plan: Plan) -> str:
     notes = [f"{name}: {one.note}" for name, one in found.items() if one.note]
     return "\n".join([
         f"LoRAs of a {SUBJECTS[0]}, a {SUBJECTS[1]} and of a style, fog, that the base never saw, each learned by "
-        "itself with the base's own settings, and merged at weight 1 each. By `tuner evaluate --suite merge`: "
+        "itself with the base's own settings, and merged at weight 1 each, in the plain average at a "
+        "third each. By `tuner evaluate --suite merge`: "
         f"{prompts} pictures of each concept, {len(plan.words(plan.together()[0]))} of two together, "
         f"{len(plan.words(OTHER))} of other things, at the same seeds in every row.\n",
         "A concept alone is recognised where a picture shows it as its reference pictures do. Two subjects together "
