@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from tuner.bundled.__main__ import app
 from tuner.bundled.attacks import ATTACKS
+from tuner.bundled.erasing import CASES, OURS, Case, of_ablation
 from tuner.bundled.merging import METHODS
 from tuner.bundled.steering import NETWORKS
 from tuner.bundled.together import Everything
@@ -141,6 +142,11 @@ def test_targets_are_taken_out_by_methods_and_not_again(quick_base, tmp_path):
     assert Image.open("docs/ablation.png").height > 6 * 96  # before and two methods, of two targets
     assert "is finished" not in said and made(*words).count("is finished; its results are there.") == 4
     assert page.read_text() == each
+
+    both = Case("grumpy cat", "cat", beside=(("taxi", "car"),))
+    of_ablation(quick_base, CASES[:1], [both], {OURS: {}}, 10, Path("two"), Path("runs"), 2)
+    assert list(rows(Path("two/ablation.md"), f"targets at once, {OURS}")) == ["1, in the mean", "2"]
+    assert Path("runs/2-targets_default/report/report.json").is_file()
 
 
 def test_what_was_taken_out_is_attacked_beside_a_base_that_never_knew_it(quick_base, tmp_path):

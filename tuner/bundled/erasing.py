@@ -19,10 +19,10 @@ from .learning import judged, seconds_of, trained
 from .mixture import PLANTED
 from .pages import page, table
 
-TARGET_PICTURES = 200
+OURS = "default"
 DRAWING = {"steps": 12}  # of the pictures that are judged
 METHODS: Mapping[str, Mapping[str, Any]] = {
-    "default": {},
+    OURS: {},
     "model": {"learning_rate": 5e-4},
     "noise": {"learning_rate": 5e-4},
     "esd": {"learning_rate": 5e-4},
@@ -33,15 +33,25 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A target, what stands in its place, and of what kind it is."""
+    """A target, what stands in its place, of what kind it is, and what else is taken out with it."""
 
     target: str
     anchor: str
     kind: str = "instance"
+    beside: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
-        return self.target.replace(" ", "-")[:40]
+        several = f"{len(self.targets)}-targets"
+        return several if self.beside else self.target.replace(" ", "-")[:40]
+
+    @property
+    def targets(self) -> list[str]:
+        return [self.target, *(target for target, _ in self.beside)]
+
+    @property
+    def anchors(self) -> list[str]:
+        return [self.anchor, *(anchor for _, anchor in self.beside)]
 
 
 CASES = (
@@ -52,6 +62,11 @@ CASES = (
     Case(PLANTED[1].words, "a lion below a balloon", "memorised"),
 )  # fmt: skip
 """Names that share a word with what stands in their place, names that share none, styles, memorised pictures."""
+
+_FIVE = (("police car", "car"), ("pizza", "hamburger"), ("robot", "dog"), ("rose", "tulip"))
+_TEN = (("crying cat", "cat"), ("taxi", "car"), ("rocket", "airplane"), ("banana", "lemon"), ("guitar", "umbrella"))
+SEVERAL = tuple(Case("grumpy cat", "cat", beside=beside) for beside in (_FIVE, _FIVE + _TEN))
+"""Five at once, and ten."""
 
 FIGURES = {
     "target": ("target present", False), "other ways": ("target present otherwise", False),
@@ -86,18 +101,17 @@ class Outcome:
 
 
 def of_ablation(
-    base: str, cases: Sequence[Case], methods: Mapping[str, Mapping[str, Any]], pictures: int, out: Path, runs: Path,
-    steps: int = 0,
+    base: str, cases: Sequence[Case], several: Sequence[Case], methods: Mapping[str, Mapping[str, Any]], pictures: int,
+    out: Path, runs: Path, steps: int = 0,
 ) -> str:  # fmt: skip
     """Take every case out by every method, judge, and write out/ablation.md and .png; the text.
 
+    `several` are taken out by our own method alone.
     Runs and reports that are there are used again, so that the command goes on where it was stopped.
     """
-    found = dict[tuple[Case, str], Outcome]()
-    for case in cases:
-        drawings = dict[Shot, Image.Image]()  # before: the same for all methods
-        for name, more in methods.items():
-            found[case, name] = _outcome(base, case, name, dict(more), pictures, runs, steps, drawings)
+    found = _outcomes(base, cases, methods, pictures, runs, steps)
+    own = {name: more for name, more in methods.items() if name == OURS}
+    together = _outcomes(base, several if own else (), own, pictures, runs, steps)
     text = (
         f"{len(cases)} targets, each taken out by each method: about {pictures} pictures of the target's prompts, half "
         "as many of other ways to ask for it, a quarter as many of each of its five nearest neighbours, one of each "
@@ -106,15 +120,29 @@ def of_ablation(
         "right to both judges, as a share of what it was before. Harmonic: the harmonic mean of target gone, gone in "
         "other ways, neighbours and others, with the 95% interval of drawing the targets again.\n\n"
     )
-    text += _summary(found, cases, methods) + "\n## Each target\n\n" + _details(found)
+    text += _summary(found, cases, methods) + "\n"
+    if together:
+        text += "## Several at once\n\n" + _together(found, together) + "\n"
+    text += "## Each target\n\n" + _details(found)
     rows = {f"{case.target}, {label}": pictures for case in cases for label, pictures in _shown(found, case).items()}
     sheet = grid(list(rows.values()), list(rows), cell=96)
     return page(out, "ablation", "Concept ablation", "ablation-figures", text, sheet, "before and after, by method")
 
 
+def _outcomes(
+    base: str, cases: Sequence[Case], methods: Mapping[str, Mapping[str, Any]], pictures: int, runs: Path, steps: int
+) -> dict[tuple[Case, str], Outcome]:
+    found = dict[tuple[Case, str], Outcome]()
+    for case in cases:
+        drawings = dict[Shot, Image.Image]()  # before: the same for all methods
+        for name, more in methods.items():
+            found[case, name] = _outcome(base, case, name, dict(more), pictures, runs, steps, drawings)
+    return found
+
+
 def run_of(base: str, case: Case, method: str, more: Mapping[str, Any], runs: Path, steps: int = 0) -> Run:
     """A case taken out by a method."""
-    asked = {"target": [case.target], "anchor": [case.anchor], "kind": case.kind, "method": method, "samples": 0,
+    asked = {"target": case.targets, "anchor": case.anchors, "kind": case.kind, "method": method, "samples": 0,
              "force": True}  # fmt: skip
     steps = 0 if method == "uce" else steps
     return trained("ablate", base, runs / f"{case.name}_{method}", {**asked, **more}, steps)
@@ -127,7 +155,7 @@ def _outcome(
     run = run_of(base, case, method, more, runs, steps)
     folder = run.folder
     if not (folder / "report" / "report.json").is_file():
-        own = {"instance": 12, "style": 10, "memorised": 1}[case.kind]  # prompts
+        own = {"instance": 12, "style": 10, "memorised": 1}[case.kind] * len(case.targets)  # prompts
         save(judged(run, base, {**DRAWING, "count": -(-pictures // own)}, drawings), folder / "report")
     return Outcome(run, load(folder / "report"))
 
@@ -146,6 +174,17 @@ def _summary(
         seconds = f"{_mean([seconds_of(one.run) for one in its]):.0f} s"
         rows.append((name, *map(_written, FIGURES, values), f"{mean:.1f} ({low:.1f} to {high:.1f})", seconds))
     return table(("method", *FIGURES, "harmonic", "training"), rows)
+
+
+def _together(found: Mapping[tuple[Case, str], Outcome], together: Mapping[tuple[Case, str], Outcome]) -> str:
+    """One at a time, in the mean of those that are things, and several at once."""
+    alone = [one for (case, name), one in found.items() if name == OURS and case.kind == "instance"]
+    rows = [("1, in the mean", *(_written(column, _mean([one.value(column) for one in alone])) for column in FIGURES),
+             f"{100 * _mean([one.harmonic for one in alone]):.1f}")]  # fmt: skip
+    for (case, _), one in together.items():
+        values = (_written(column, one.value(column)) for column in FIGURES)
+        rows.append((str(len(case.targets)), *values, f"{100 * one.harmonic:.1f}"))
+    return table((f"targets at once, {OURS}", *FIGURES, "harmonic"), rows)
 
 
 def _details(found: Mapping[tuple[Case, str], Outcome]) -> str:

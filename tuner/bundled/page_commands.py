@@ -134,14 +134,15 @@ def ablation_figures(
     / "ablation",
 ) -> None:
     """Take things, styles and memorised pictures out of the base by every method; judge what is left."""
-    from .erasing import CASES, METHODS, of_ablation
+    from .erasing import CASES, METHODS, SEVERAL, of_ablation
 
     cases = [case for case in CASES if not target or case.target in target]
+    several = SEVERAL if not target else ()
     methods = {name: more for name, more in METHODS.items() if not method or name in method}
     if not cases or not methods:
         known = ", ".join([*(case.target for case in CASES), *METHODS])
         raise RequestError(f"--target or --method names nothing of the page; choose from {known}.")
-    print(of_ablation(model, cases, methods, count, out, runs, steps))
+    print(of_ablation(model, cases, several, methods, count, out, runs, steps))
 
 
 def attack_figures(
