@@ -57,7 +57,8 @@ class Lesson:
 
 def of_lora(base: str, subjects: Sequence[str], count: int, out: Path, runs: Path, steps: int = 0) -> str:
     """Train a LoRA of each subject from its ready-made folder, with the command's defaults; judge before and after."""
-    lessons = [_lesson(name, lora(base, name, runs, steps), base, {"count": count}) for name in subjects]
+    drawings = dict[Shot, Image.Image]()
+    lessons = [_lesson(name, lora(base, name, runs, steps), base, {"count": count}, drawings) for name in subjects]
     named = ("subject recognised", "likeness-judge", "variety-judge", "background right", "others: subject right")
     text = (
         f"{count} pictures of each of {len(lessons[0].report.grids[0].rows)} prompts a subject, at the same seeds "
@@ -72,7 +73,8 @@ def of_tokens(base: str, subjects: Sequence[str], count: int, out: Path, runs: P
     """Teach a word for each subject, with the command's defaults; judge it against what it began from."""
     prompts = recommended(base, "evaluate").get("prompt", [])[:BACKGROUNDS]
     asked = {"count": count} | ({"prompt": prompts} if prompts else {})
-    lessons = [_lesson(name, token(base, name, runs, steps), base, asked) for name in subjects]
+    drawings = dict[Shot, Image.Image]()
+    lessons = [_lesson(name, token(base, name, runs, steps), base, asked, drawings) for name in subjects]
     named = ("subject recognised", "likeness-judge", "variety-judge", "background right")
     values = lessons[0].run.values
     text = (
@@ -134,8 +136,8 @@ def _slug(name: str) -> str:
     return name.replace(" ", "_")
 
 
-def _lesson(name: str, run: Run, base: str, values: Mapping[str, Any]) -> Lesson:
-    return Lesson(name, run, judged(run, base, values))
+def _lesson(name: str, run: Run, base: str, values: Mapping[str, Any], drawings: dict[Shot, Image.Image]) -> Lesson:
+    return Lesson(name, run, judged(run, base, values, drawings))
 
 
 def _kept(base: str, run: Run) -> str:
