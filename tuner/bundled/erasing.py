@@ -17,10 +17,9 @@ from ..run import Run
 from ..sampling.shots import Shot
 from .learning import judged, seconds_of, trained
 from .mixture import PLANTED
-from .pages import page, table
+from .pages import DRAWING, page, table
 
 OURS = "default"
-DRAWING = {"steps": 12}  # of the pictures that are judged
 METHODS: Mapping[str, Mapping[str, Any]] = {
     OURS: {},
     "model": {"learning_rate": 5e-4},
@@ -115,10 +114,11 @@ def of_ablation(
     text = (
         f"{len(cases)} targets, each taken out by each method: about {pictures} pictures of the target's prompts, half "
         "as many of other ways to ask for it, a quarter as many of each of its five nearest neighbours, one of each "
-        "prompt of everything else; before and after at the same seeds. Target and other ways: share of the pictures "
-        "in which any judge sees it still. Anchor: in which both see what stands in its place. Neighbours and others: "
-        "right to both judges, as a share of what it was before. Harmonic: the harmonic mean of target gone, gone in "
-        "other ways, neighbours and others, with the 95% interval of drawing the targets again.\n\n"
+        f"prompt of everything else; before and after at the same seeds, in {DRAWING['steps']} steps. Target and other "
+        "ways: share of the pictures in which any judge sees it still. Anchor: in which both see what stands in its "
+        "place. Neighbours and others: right to both judges, as a share of what it was before. Harmonic: the harmonic "
+        "mean of target gone, gone in other ways, neighbours and others, with the 95% interval of drawing the targets "
+        "again.\n\n"
     )
     text += _summary(found, cases, methods) + "\n"
     if together:

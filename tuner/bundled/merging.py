@@ -31,7 +31,7 @@ from ..run import Run
 from . import world
 from .figures import known_to
 from .learning import lora, trained
-from .pages import BATCH, cell, page, plain, table
+from .pages import BATCH, DRAWING, cell, page, plain, table
 
 SUBJECTS = ("teddy bear", "fox")
 STYLE = "foggy picture"
@@ -134,7 +134,7 @@ def _config(base: str, count: int, pictures: Path) -> Config:
     subjects = [f"a {name}={place('datasets') / name.replace(' ', '_')}" for name in SUBJECTS]
     own = {"world": True, "base": base, "batch_size": BATCH, "count": count}
     told = {"concept": subjects, "style": [f"a {STYLE} of {{}}={pictures}"]}
-    return build(Config, {**recommended(base, "evaluate"), **own, **told})
+    return build(Config, {**recommended(base, "evaluate"), **own, **told, **DRAWING})
 
 
 def _bench(base: str, name: str, files: Sequence[Path], config: Config) -> Bench:
@@ -170,7 +170,7 @@ def _text(found: Mapping[str, Judgement], plan: Plan) -> str:
         "itself with the base's own settings, and merged at weight 1 each, in the plain average at a "
         "third each. By `tuner evaluate --suite merge`: "
         f"{prompts} pictures of each concept, {len(plan.words(plan.together()[0]))} of two together, "
-        f"{len(plan.words(OTHER))} of other things, at the same seeds in every row.\n",
+        f"{len(plan.words(OTHER))} of other things, at the same seeds in every row, in {DRAWING['steps']} steps.\n",
         "A concept alone is recognised where a picture shows it as its reference pictures do. Two subjects together "
         "are right where both judges see each in the place that the prompt gives it; a subject in the style where it "
         "is recognised as both. Others are kept where both judges see all that was asked for. The harmonic mean is of "
