@@ -1,12 +1,14 @@
-"""A run's folder: who may have it, what resuming may change, what a crash leaves."""
+"""A run's folder: who may have it, what resuming may change, what a crash leaves; how many threads it takes."""
 
 import json
 
 import pytest
+import torch
 
 from tuner.config import build, read_toml
 from tuner.errors import RequestError
 from tuner.files import replacing, write_text
+from tuner.randomness import use_threads
 from tuner.recipe import TrainConfig
 from tuner.run import Run
 
@@ -153,3 +155,13 @@ def test_a_batch_may_be_cut_otherwise_when_it_is_resumed_but_not_grow(tmp_path):
     run(tmp_path, batch_size=1, accumulate=4, resume=True).close()
     with pytest.raises(RequestError, match=r"takes 4 pictures a step.*make it 8: make it 4"):
         run(tmp_path, batch_size=8, resume=True)
+
+
+def test_threads_are_as_many_as_wanted_else_no_more_than_there_were():
+    threads = torch.get_num_threads()
+    try:
+        assert use_threads(3) == torch.get_num_threads() == 3
+        assert 1 <= use_threads() <= 3  # what others leave idle
+        assert use_threads(1) == use_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
