@@ -141,3 +141,13 @@ def test_the_ready_made_folders_are_what_is_there() -> None:
         assert [(folder / f"{i:02d}.txt").read_text().strip() for i in range(1, 13)] == list(map(world.caption, scenes))
         stored, fresh = np.int16(Image.open(folder / "01.png").convert("RGB")), np.int16(world.draw(scenes[0], 128))
         assert np.abs(stored - fresh).mean() < 0.5  # not to the bit: versions of Pillow round in their own ways
+
+
+def test_a_spread_scene_says_the_same_and_lies_elsewhere_whole():
+    plain = list(world.scenes(3, 40, ("dog", "car"), styles=("plain",)))
+    apart = [world.spread(it) for it in plain]
+    assert apart == [world.spread(it) for it in plain]
+    assert [world.caption(it) for it in apart] == [world.caption(it) for it in plain]
+    assert min(it.size for it in apart) < 0.5 and max(it.size for it in apart) > 0.8
+    for it in apart:
+        assert all(it.size / 2 <= at <= 1 - it.size / 2 for at in it.place)

@@ -16,8 +16,10 @@ from ..evaluation.sheet import grid
 from ..evaluation.statistics import Figure
 from ..models.control_loading import WEIGHTS
 from ..run import Run
+from ..sampling.shots import Shot
+from . import world
 from .figures import known_to
-from .folders import write_world
+from .folders import write_scenes
 from .learning import judged, seconds_of, trained
 from .pages import cell, page, table
 from .together import Everything
@@ -42,16 +44,19 @@ def of_control(
     """
     known = tuple(known_to(base))
     if not (work / "scenes").exists():
-        write_world(work / "scenes", scenes, SEED, subjects=known, style="plain")
+        plain = world.scenes(SEED, scenes, known, styles=("plain",))
+        write_scenes(work / "scenes", (world.spread(it) for it in plain))
     options = {"images": str(work / "scenes"), "condition": CONDITION}
     made = {name: trained(command, base, work / command, options, steps) for name, command in NETWORKS.items()}
-    reports = {name: judged(run, base, {"examples": examples, "count": 1}) for name, run in made.items()}
+    asked, drawings = {"examples": examples, "count": 1}, dict[Shot, Image.Image]()
+    reports = {name: judged(run, base, asked, drawings) for name, run in made.items()}
     everything = Everything.load(base, made["ControlNet"], runs, count, steps)
     text = "\n".join([
         f"Drawn after the edges ({CONDITION}) of {examples} scenes that nothing was trained on, of subjects that the "
-        "base knows, a picture each. From every picture the edges are taken again and held against what was asked for, "
-        "with a tolerance of 1 pixel. Rebuilt are the unseen scenes themselves through the base's autoencoder, the "
-        "most that can be had. Right is what both judges see. In brackets the 95% interval.\n",
+        "base knows, a picture each. How large a subject is, where, and which way round, the edges say and the prompt "
+        "does not. From every picture the edges are taken again and held against what was asked for, with a tolerance "
+        "of 1 pixel. Rebuilt are the unseen scenes themselves through the base's autoencoder, the most that can be "
+        "had. Right is what both judges see. In brackets the 95% interval.\n",
         _agreement(reports), "## What they cost\n", _costs(made), "## With a LoRA and a token\n", *everything.text(),
     ])  # fmt: skip
     rows = {**_rows(reports), **everything.shown(SHOWN // 2)}

@@ -18,7 +18,7 @@ from .words import RELATIONS, SIZES, caption, vocabulary
 
 __all__ = [
     "COLOURS", "PAPER", "RELATIONS", "SIZES", "STYLES", "STYLE_SHARE", "TEXTURES", "Part", "Scene", "caption", "draw",
-    "in_style", "kind", "parts", "scene", "scenes", "vocabulary",
+    "in_style", "kind", "parts", "scene", "scenes", "spread", "vocabulary",
 ]  # fmt: skip
 
 STYLE_SHARE = (0.58, 0.07, 0.07, 0.07, 0.07, 0.07, 0.07)
@@ -114,6 +114,14 @@ def scenes(seed: int, count: int, subjects: Sequence[str], **options: Any) -> It
     """`count` scenes; scene i depends on (seed, i) alone. Options as in `scene`."""
     for i in range(count):
         yield scene(np.random.default_rng((seed, i)), subjects, **options)
+
+
+def spread(it: Scene) -> Scene:
+    """The same subject in any size, anywhere and either way round, by its grain: its caption says nothing of that."""
+    rng = np.random.default_rng((it.grain, 2))
+    size = float(rng.uniform(0.4, 0.9))
+    x, y = (float(value) for value in rng.uniform(-(1 - size) / 2, (1 - size) / 2, 2))
+    return replace(it, size=size, place=(0.5 + x, 0.5 + y), mirror=bool(rng.random() < 0.5))
 
 
 def kind(it: Scene) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,12 +90,16 @@ def examples_of(bench: Bench, how: str) -> list[Example]:
 
 
 def _scenes(bench: Bench, side: int) -> list[tuple[str, str, Image.Image]]:
-    """Plain scenes of the subjects that the base knows, as far as its judges do: those of its own prompts."""
+    """Plain scenes of the subjects that the base knows, as far as its judges do: those of its own prompts.
+
+    Their captions do not say how large the subject is, nor where it is: only the condition does.
+    """
     from ..bundled import emoji, world
 
     asked = (bench.asked(text).subject for text in bench.config.other)
     known = tuple(dict.fromkeys(filter(None, asked))) or emoji.KNOWN
-    scenes: list[Scene] = list(world.scenes(SCENES, bench.config.examples, known, styles=("plain",)))
+    plain: Iterator[Scene] = world.scenes(SCENES, bench.config.examples, known, styles=("plain",))
+    scenes = [world.spread(it) for it in plain]
     return [(f"scene {i}", world.caption(it), world.draw(it, side)) for i, it in enumerate(scenes)]
 
 
@@ -126,6 +130,8 @@ def drawn(bench: Bench, examples: Sequence[Example], steered: bool) -> list[Imag
     shots = [
         Shot(one.caption, c.seed + i, "", c.steps, c.guidance, *one.picture.size) for i, one in enumerate(many)
     ]  # fmt: skip
+    if not steered and not bench.judged.adapters:
+        return bench.before(shots)
     with bench.adapted() as pipe:
         controls = [steering(bench, pipe, many)] if steered else []
         return bench.drawn(pipe, shots, "with control" if steered else "without control", controls)
