@@ -110,6 +110,27 @@ def test_inputs_that_meet_give_the_least_squares(count: int, base: LatentDiffusi
 
 
 @torch.no_grad()
+def test_prompts_that_are_to_stay_are_changed_less(base: LatentDiffusion, tiny_base: str, tmp_path: Path) -> None:
+    """On their own activations the layers answer more as the base's do; even one adapter gives way to them."""
+    path = saved(adapter(base, 1), tmp_path / "a.safetensors")
+    retain = ["a house in the snow", "a red car"]
+    known, moved = targets(base), []
+    for name, kept in (("free", []), ("held", retain)):
+        out = tmp_path / f"{name}.safetensors"
+        with opened([path]) as sources:
+            adapters, ground = [Weighted(sources[0], 1.0)], Ground(tiny_base, sources)
+            fusion = Fusion(adapters, ground, PROMPTS[:1], 3, kept)
+            of(merge(adapters, ground, Way("fusion"), apart=fusion), adapters, ground, Way("fusion"), out).save(out)
+        found = deltas(out, base)
+        given = sums(base, [known[name] for name in found], retain, 3, lambda: None)
+        changed = {n: float((update.flatten(1) @ given[key_of(known[n])] * update.flatten(1)).sum())
+                   for n, update in found.items()}  # fmt: skip
+        moved.append(sum(changed.values()) ** 0.5)
+        assert fusion.apart["fusion"] <= fusion.apart["sum"] + 1e-6
+    assert moved[1] < 0.7 * moved[0]
+
+
+@torch.no_grad()
 def test_a_base_keeps_each_adapters_outputs_better_than_the_mean(
     base: LatentDiffusion, tiny_base: str, tmp_path: Path
 ) -> None:

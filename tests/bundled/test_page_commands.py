@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from tuner.bundled.__main__ import app
 from tuner.bundled.attacks import ATTACKS
 from tuner.bundled.erasing import CASES, OURS, Case, of_ablation
-from tuner.bundled.merging import METHODS
 from tuner.bundled.steering import NETWORKS
 from tuner.bundled.together import Everything
 from tuner.config import write_toml
@@ -94,20 +93,24 @@ def quick_base(tiny_base, tmp_path, monkeypatch) -> str:
     return "quick"
 
 
+MERGES = ("average", "exact", "svd", "ties", "dare", "fusion", "fusion-retain")
+
+
 def test_two_subjects_and_a_style_are_merged_by_every_method(quick_base, tmp_path):
     words = ("merge-figures", "--base", quick_base, "--steps", 2, "--count", 1, "--out", "docs", "--runs", "runs")
     made(*words)
     page = Path("docs/merge.md")
     found = rows(page, "")
-    assert list(found) == ["the base", "teddy_bear alone", "fox alone", "foggy alone", *METHODS]
+    assert list(found) == ["the base", "teddy_bear alone", "fox alone", "foggy alone", *MERGES]
     assert all(len(row) == 10 and row[-1].endswith(" MB") for name, row in found.items() if name != "the base")
-    sizes = {name: (Path("runs/merge") / f"{name}.safetensors").stat().st_size for name in METHODS}
+    sizes = {name: (Path("runs/merge") / f"{name}.safetensors").stat().st_size for name in MERGES}
     assert sizes["svd"] < sizes["exact"] and abs(sizes["exact"] - sizes["fusion"]) < 100  # the headers' words differ
     text = page.read_text()
     assert "harmonic mean is of the 3 concepts alone and of others kept" in text and str(tmp_path) not in text
     assert "- svd: Truncated to rank 16, it misses " in text and "- fusion: On its own prompts" in text
+    assert "- fusion-retain: On its own prompts" in text
     sheet = Image.open("docs/merge.png")
-    assert sheet.width > 7 * 192 and sheet.height > 9 * 192  # three alone, three pairs, others; the base and eight more
+    assert sheet.width > 7 * 192 and sheet.height > 11 * 192  # three alone, three pairs, others; the base and ten more
 
 
 def test_the_base_is_distilled_twice_and_judged_by_its_steps(quick_base, tmp_path):

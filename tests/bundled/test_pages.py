@@ -19,7 +19,7 @@ def test_fog_is_a_style_that_judges_can_tell_and_see_through(tmp_path):
     scenes = list(world.scenes(3, 40, ("dog", "rocket", "pizza", "car"), styles=("plain",)))
     plain, misty = [world.draw(it) for it in scenes], [foggy(world.draw(it)) for it in scenes]
     folder = foggy_folder(tmp_path / "foggy", ("key", "tree", "frog", "crown"))
-    assert (folder / "01.txt").read_text().startswith("a foggy picture of a ") and len(list(folder.iterdir())) == 48
+    assert (folder / "01.txt").read_text().startswith("a foggy picture of a ") and len(list(folder.iterdir())) == 192
     config = build(Config, {"style": [f"a foggy picture={folder}"], "world": True})
     bench = Bench("merge", Judged("it", "emoji"), config, Silent())
     (fog,) = concepts_of(bench)

@@ -238,6 +238,7 @@ def refused(result, *words: str) -> None:
         (("--method", "svd", "--energy", 1.5), "at most 1"), (("--density", 0.5), "--density is for"),
         (("--method", "ties", "--density", 0), "more than 0"),
         (("--prompt", "cat=a"), "--prompt is for --method fusion"),
+        (("--retain", "a cat"), "--retain is for --method fusion"),
         (("--method", "mean"), "must be one of exact"), (("--into", "emoji", "--base", "emoji"), "leave --base out"),
         (("--block", "down_blocks.1"), "must be FILE:BLOCK=WEIGHT"),
         (("--block", "cat:down_blocks.1=much"), "must be FILE"),

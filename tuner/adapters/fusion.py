@@ -9,6 +9,8 @@ weighted sum stands, which a ridge towards it gives. Together
 
 so that the ranks of the result are those of the adapters one after the other, their up matrices are as they were, and
 one adapter alone is itself. The paper has no such term: it starts an iterative solver at W0 and stops it.
+
+Prompts that are to stay as they are count as one adapter more, whose change is nothing: their G_0 is added to G.
 """
 
 from __future__ import annotations
@@ -38,12 +40,13 @@ class Fusion:
         ground: the base, whose weights are known.
         prompts: of each adapter.
         seed: of the noise that pictures begin from.
+        retain: prompts on which the base is to answer as it does alone.
         tick: told how many prompts are done, of how many.
     """
 
     def __init__(
         self, adapters: Sequence[Weighted], ground: Ground, prompts: Sequence[Sequence[str]], seed: int,
-        tick: Callable[[int, int], None] = lambda done, total: None,
+        retain: Sequence[str] = (), tick: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:  # fmt: skip
         found = places([adapter.source for adapter in adapters], ground, named=True)
         targets = {place.target.name: place.target for place in found}
@@ -52,8 +55,9 @@ class Fusion:
         self._shares: dict[tuple[int, str], Tensor] = {}  # down_i G_i
         self._factor = cache(self._factored)
         self._apart: dict[str, float] = dict.fromkeys(("all", "fusion", "sum", "mean"), 0.0)
-        done, total = iter(range(1, 1 + sum(map(len, prompts)))), sum(map(len, prompts))
-        for number, words in enumerate(prompts):
+        every = [*prompts, *([retain] if retain else [])]
+        done, total = iter(range(1, 1 + sum(map(len, every)))), sum(map(len, every))
+        for number, words in enumerate(every):
             own = {place.target.name: (place, module) for place in found for n, module in place.parts if n == number}
             changes = {name: weighed_part(adapters, ground, *at, number) for name, at in own.items()}
             with added(ground.model, changes, targets):
@@ -100,7 +104,8 @@ class Fusion:
 
     @property
     def apart(self) -> dict[str, float]:
-        """How far each adapter's effect on its own inputs is missed, relative to it: by the fusion, by the plain sum
-        of the weighed adapters, and by their mean. Known when all modules are done."""
+        """How far each adapter's effect on its own inputs is missed, and inputs that are to stay are changed, relative
+        to these effects: by the fusion, by the plain sum of the weighed adapters, and by their mean. Known when all
+        modules are done."""
         whole = self._apart["all"]
         return {n: (max(0.0, v) / whole) ** 0.5 if whole else 0.0 for n, v in self._apart.items() if n != "all"}

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from ..config import ELSEWHERE, Options, argument, common, option
 from ..errors import RequestError
 
-_OF_METHOD = {"density": ("ties", "dare"), "prompt": ("fusion",)}
+_OF_METHOD = {"density": ("ties", "dare"), "prompt": ("fusion",), "retain": ("fusion",)}
 _TEMPLATES = (
     "{}", "a photo of {}", "a picture of {}", "{} in the background", "a close-up of {}", "a painting of {}",
 )  # fmt: skip
@@ -40,6 +40,7 @@ class FusionOptions(Options):
     panel: ClassVar[str] = "Fusion"
 
     prompt: list[str] = option([], "A prompt that an adapter is to keep to; repeatable.", "FILE=TEXT")
+    retain: list[str] = option([], "A prompt whose pictures are to stay as they are; repeatable.", "TEXT")
 
 
 with warnings.catch_warnings():

@@ -38,14 +38,17 @@ def training() -> str:
         return world.caption(world.in_style(plain, style))
 
     every = prompts(0) + [styled(i, name) for i, name in enumerate(emoji.KNOWN[::2])]
-    lora = {"steps": 400, "batch_size": 8, "learning_rate": 1e-3, "class_prompt": prompts(0)[::2]}
+    lora = {"steps": 400, "batch_size": 8, "learning_rate": 1e-3, "v_like": 1.0, "class_prompt": prompts(0)[::2]}
     contexts = [f"{{}} on a {colour} background" for colour in colours]
     others: dict[str, dict[str, Any]] = {
         "textual-inversion": {
             "template": "captions", "vectors": 4, "learning_rate": 5e-3, "batch_size": 4, "steps": 400,
+            "v_like": 1.0,
         },
-        "controlnet": {"steps": 1000, "batch_size": 8, "learning_rate": 5e-4},
-        "t2i-adapter": {"steps": 1000, "batch_size": 8, "learning_rate": 1e-3},
+        "controlnet": {
+            "steps": 2000, "batch_size": 8, "learning_rate": 1e-3, "lr_scheduler": "cosine", "v_like": 1.0,
+        },
+        "t2i-adapter": {"steps": 2000, "batch_size": 8, "learning_rate": 1e-3, "lr_scheduler": "cosine"},
         "ablate": {"retain": prompts(0), "batch_size": 8},
         "distill-lcm": {
             "steps": 400, "batch_size": 8, "guidance_min": 4.0, "guidance_max": 4.0, "lr_scheduler": "cosine",

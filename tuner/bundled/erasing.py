@@ -132,9 +132,8 @@ def of_ablation(
 def _outcomes(
     base: str, cases: Sequence[Case], methods: Mapping[str, Mapping[str, Any]], pictures: int, runs: Path, steps: int
 ) -> dict[tuple[Case, str], Outcome]:
-    found = dict[tuple[Case, str], Outcome]()
+    found, drawings = dict[tuple[Case, str], Outcome](), dict[Shot, Image.Image]()  # before: the same for all methods
     for case in cases:
-        drawings = dict[Shot, Image.Image]()  # before: the same for all methods
         for name, more in methods.items():
             found[case, name] = _outcome(base, case, name, dict(more), pictures, runs, steps, drawings)
     return found

@@ -35,12 +35,9 @@ from .pages import BATCH, DRAWING, cell, page, plain, table
 
 SUBJECTS = ("teddy bear", "fox")
 STYLE = "foggy picture"
-SEED, PICTURES, SIDE = 8706, 24, 128  # of the pictures that the style is learned from
+SEED, PICTURES, SIDE = 8706, 96, 128  # of the pictures that the style is learned from
 FOG, THIN, THICK = (225, 230, 236), 0.25, 0.70  # its colour; its share at the top of a picture and at the bottom
-AVERAGE = "average"  # all three at a third of their weight, where the others have each at 1
-METHODS: dict[str, dict[str, Any]] = {
-    AVERAGE: {}, "exact": {}, "svd": {"rank": 16}, "ties": {}, "dare": {}, "fusion": {},
-}  # fmt: skip
+RANK = 16  # of what svd leaves
 
 
 @dataclass(frozen=True)
@@ -75,8 +72,8 @@ def of_merging(base: str, count: int, out: Path, runs: Path, steps: int = 0) -> 
     found: dict[str, Judgement] = {}
     for file in files:
         found[f"{file.stem} alone"] = _judgement(base, file, config, plan, before)
-    for name, options in METHODS.items():
-        merged, note = _merged(base, name, options, made, files, runs / "merge")
+    for name, options in ways(base, made, files).items():
+        merged, note = _merged(base, name, options, runs / "merge")
         found[name] = _judgement(base, merged, config, plan, before, note)
     sheet = _sheet(list(found.items()), plan)
     return page(out, "merge", "Merging two subjects and a style", "merge-figures", _text(found, plan), sheet, "merged")
@@ -107,21 +104,34 @@ def foggy_folder(folder: Path, subjects: Sequence[str]) -> Path:
 # -- merging and judging -----------------------------------------------------------------------------------------------
 
 
-def _merged(
-    base: str, name: str, options: Mapping[str, Any], made: Sequence[Run], files: Sequence[Path], folder: Path
-) -> tuple[Path, str]:
+def ways(base: str, made: Sequence[Run], files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """The page's merges, by name: the options of `tuner merge`.
+
+    Fusion is given captions of each one's own pictures, and, to stay as they are, what its LoRAs were not to forget.
+    """
+    each, thirds = [str(file) for file in files], [f"{file}:{1 / len(files):g}" for file in files]
+    own = [f"{file}={words}" for run, file in zip(made, files, strict=True) for words in _captions(run)]
+    fusion = {"file": each, "method": "fusion", "prompt": own}
+    return {
+        "average": {"file": thirds, "method": "exact"},
+        "exact": {"file": each, "method": "exact"},
+        "svd": {"file": each, "method": "svd", "rank": RANK},
+        "ties": {"file": each, "method": "ties"},
+        "dare": {"file": each, "method": "dare"},
+        "fusion": fusion,
+        "fusion-retain": {**fusion, "retain": recommended(base, "lora").get("class_prompt", [])},
+    }
+
+
+def _merged(base: str, name: str, options: Mapping[str, Any], folder: Path) -> tuple[Path, str]:
     """The file that `tuner merge` makes, anew, and what it says of it."""
     out = folder / f"{name}.safetensors"
     out.unlink(missing_ok=True)
-    asked = [f"{file}={words}" for run, file in zip(made, files, strict=True) for words in _captions(run)]
-    more = {"prompt": asked} if name == "fusion" else {}
-    share, method = (1 / len(files), "exact") if name == AVERAGE else (1, name)
-    values = {"file": [f"{file}:{share:g}" for file in files], "out": str(out), "method": method, "base": base,
-              "json": True}  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        merge(build(MergeConfig, {**values, **options, **more}))
+        merge(build(MergeConfig, {**options, "out": str(out), "base": base, "json": True}))
     facts = json.loads(said.getvalue())
-    lost = f"Truncated to rank {options['rank']}, it misses {facts['error']:.1%} of the sum." if options else ""
+    cut = "rank" in options
+    lost = f"Truncated to rank {options['rank']}, it misses {facts['error']:.1%} of the sum." if cut else ""
     return out, " ".join(filter(None, (lost, *facts["notes"])))
 
 
@@ -168,7 +178,8 @@ def _text(found: Mapping[str, Judgement], plan: Plan) -> str:
     return "\n".join([
         f"LoRAs of a {SUBJECTS[0]}, a {SUBJECTS[1]} and of a style, fog, that the base never saw, each learned by "
         "itself with the base's own settings, and merged at weight 1 each, in the plain average at a "
-        "third each. By `tuner evaluate --suite merge`: "
+        "third each; fusion-retain is fusion with --retain for things that the base knows. "
+        "By `tuner evaluate --suite merge`: "
         f"{prompts} pictures of each concept, {len(plan.words(plan.together()[0]))} of two together, "
         f"{len(plan.words(OTHER))} of other things, at the same seeds in every row, in {DRAWING['steps']} steps.\n",
         "A concept alone is recognised where a picture shows it as its reference pictures do. Two subjects together "

@@ -116,7 +116,7 @@ def _fusion(config: Config, adapters: Sequence[Weighted], ground: Ground, show: 
     with show.working(f"Loading the base {config.into or config.base or 'that they were made on'}"):
         ground.model.to("cuda" if torch.cuda.is_available() else "cpu")
     tick = lambda done, total: show.count(done, total, "prompt")  # noqa: E731
-    return Fusion(adapters, ground, wanted, config.seed, tick)
+    return Fusion(adapters, ground, wanted, config.seed, config.retain, tick)
 
 
 def _write(
@@ -133,20 +133,20 @@ def _write(
     fusion = _fusion(config, adapters, ground, show)
     merged = merged_of(adapters, ground, way, tick=lambda n, total: show.count(n, total, "module"), apart=fusion)
     of(merged, adapters, ground, way, out).save(out)
-    notes = notes + _said_of(fusion)
+    notes = notes + _said_of(fusion, config)
     whole = sum(change.kind == "full" for change in merged.changes.values())
     if whole and merged.naming == "kohya":
         notes = [*notes, f"{whole} modules are whole differences: `tuner convert` makes a LoRA of them for diffusers."]
     return merged, notes
 
 
-def _said_of(fusion: Fusion | None) -> list[str]:
+def _said_of(fusion: Fusion | None, config: Config) -> list[str]:
     if fusion is None:
         return []
-    apart = fusion.apart
+    apart, also = fusion.apart, ", and none on those that stay," if config.retain else ""
     return [
-        f"On its own prompts each adapter's effect is missed by {apart['fusion']:.1%}; the plain sum would miss it by "
-        f"{apart['sum']:.1%}, the mean by {apart['mean']:.1%}."
+        f"On its own prompts each adapter's effect{also} is missed by {apart['fusion']:.1%}; the plain sum would miss "
+        f"it by {apart['sum']:.1%}, the mean by {apart['mean']:.1%}."
     ]
 
 
@@ -185,4 +185,4 @@ def _bake(
         else:
             bake(model, merged.changes, merged.targets)
             write_folder(model, out, way.dtype or torch.float32)
-    return merged, _said_of(fusion)
+    return merged, _said_of(fusion, config)
