@@ -11,10 +11,9 @@ from typer.testing import CliRunner
 from tuner.bundled.__main__ import app
 from tuner.bundled.attacks import ATTACKS
 from tuner.bundled.erasing import CASES, OURS, Case, of_ablation
-from tuner.bundled.steering import NETWORKS
+from tuner.bundled.steering import NETWORKS, WEIGHTS
 from tuner.bundled.together import Everything
 from tuner.config import write_toml
-from tuner.run import Run
 
 pytestmark = pytest.mark.slow
 
@@ -62,15 +61,15 @@ def test_control_networks_are_trained_and_judged_and_drawn_with_at_once(tuner, t
     page = Path("docs/controlnet.md")
     lines = page.read_text()
     found = rows(page, "drawn with")
-    assert list(found) == ["no control", *NETWORKS, "unseen scenes, rebuilt"] and "F1 of canny" in lines
+    judged = [f"{name}, weight {weight:g}" for name in NETWORKS for weight in WEIGHTS]
+    assert list(found) == ["no control", *judged, "unseen scenes, rebuilt"] and "F1 of canny" in lines
     assert all(row[-1].endswith(" MB") for row in rows(page, "network").values())
     assert sum("LoRA + token + ControlNet" in line for line in lines.splitlines()) == 1
     assert Image.open("docs/controlnet.png").height > 14 * 96
     assert made(*words).count("is finished; its results are there.") == 4
     assert page.read_text() == lines
 
-    control = Run(Path("work/controlnet"), "scenes", {})
-    everything = Everything.load(tiny_base, control, Path("runs"), 2, 2)
+    everything = Everything.load(tiny_base, Path("work/controlnet/controlnet"), Path("runs"), 2, 2)
     first = everything.examples[0]
     first.shown.save("edges.png")
     done = tuner("generate", first.caption, "--base", tiny_base, "--adapter", "runs/teddy_bear/teddy_bear.safetensors",

@@ -155,7 +155,8 @@ def _outcome(
     folder = run.folder
     if not (folder / "report" / "report.json").is_file():
         own = {"instance": 12, "style": 10, "memorised": 1}[case.kind] * len(case.targets)  # prompts
-        save(judged(run, base, {**DRAWING, "count": -(-pictures // own)}, drawings), folder / "report")
+        asked = {**DRAWING, "run": [str(folder)], "count": -(-pictures // own)}
+        save(judged(base, asked, drawings), folder / "report")
     return Outcome(run, load(folder / "report"))
 
 

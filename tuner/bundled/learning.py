@@ -126,10 +126,10 @@ def seconds_of(run: Run) -> float:
     return sum(row["seconds"] for row in run.metrics())
 
 
-def judged(run: Run, base: str, values: Mapping[str, Any], drawings: dict[Shot, Image.Image] | None = None) -> Report:
-    """The report that `tuner evaluate RUN` would write, by the bundled judges; `drawings` as in `Bench`."""
+def judged(base: str, values: Mapping[str, Any], drawings: dict[Shot, Image.Image] | None = None) -> Report:
+    """The report that `tuner evaluate` would write, by the bundled judges; `drawings` as in `Bench`."""
     own = {**recommended(base, "evaluate"), "world": True, "batch_size": BATCH}
-    return report_of(build(Config, {**own, **values, "run": [str(run.folder)]}), drawings)
+    return report_of(build(Config, {**own, **values}), drawings)
 
 
 def _slug(name: str) -> str:
@@ -137,7 +137,7 @@ def _slug(name: str) -> str:
 
 
 def _lesson(name: str, run: Run, base: str, values: Mapping[str, Any], drawings: dict[Shot, Image.Image]) -> Lesson:
-    return Lesson(name, run, judged(run, base, values, drawings))
+    return Lesson(name, run, judged(base, {**values, "run": [str(run.folder)]}, drawings))
 
 
 def _kept(base: str, run: Run) -> str:

@@ -5,7 +5,7 @@ A ControlNet and a T2I-Adapter for edges; and both kinds of adapter, a LoRA and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -14,7 +14,7 @@ from ..evaluation.report import Report
 from ..evaluation.results import results
 from ..evaluation.sheet import grid
 from ..evaluation.statistics import Figure
-from ..models.control_loading import WEIGHTS
+from ..models.control_loading import WEIGHTS as FILE
 from ..run import Run
 from ..sampling.shots import Shot
 from . import world
@@ -26,6 +26,7 @@ from .together import Everything
 
 CONDITION, SEED = "canny", 9001  # of the scenes that are trained on
 NETWORKS = {"ControlNet": "controlnet", "T2I-Adapter": "t2i-adapter"}  # name -> command
+WEIGHTS = 1.0, 1.6  # at which each is judged
 SHOWN = 12
 
 
@@ -48,15 +49,20 @@ def of_control(
         write_scenes(work / "scenes", (world.spread(it) for it in plain))
     options = {"images": str(work / "scenes"), "condition": CONDITION}
     made = {name: trained(command, base, work / command, options, steps) for name, command in NETWORKS.items()}
-    asked, drawings = {"examples": examples, "count": 1}, dict[Shot, Image.Image]()
-    reports = {name: judged(run, base, asked, drawings) for name, run in made.items()}
-    everything = Everything.load(base, made["ControlNet"], runs, count, steps)
+    asked, drawings = {"suite": "control", "base": base, "examples": examples, "count": 1}, dict[Shot, Image.Image]()
+    reports = {
+        (name, weight): judged(base, {**asked, "control": f"{folder_of(run)}:{weight:g}"}, drawings)
+        for name, run in made.items() for weight in WEIGHTS
+    }  # fmt: skip
+    everything = Everything.load(base, folder_of(made["ControlNet"]), runs, count, steps)
     text = "\n".join([
         f"Drawn after the edges ({CONDITION}) of {examples} scenes that nothing was trained on, of subjects that the "
         "base knows, a picture each. How large a subject is, where, and which way round, the edges say and the prompt "
         "does not. From every picture the edges are taken again and held against what was asked for, with a tolerance "
         "of 1 pixel. Rebuilt are the unseen scenes themselves through the base's autoencoder, the most that can be "
-        "had. Right is what both judges see. In brackets the 95% interval.\n",
+        "had. Right is what both judges see. In brackets the 95% interval. A weight is that of `--control DIR:WEIGHT`: "
+        "guidance counts what the prompt adds three times, but what the edges add, which is in both of its passes, "
+        "once; more weight makes up for that.\n",
         _agreement(reports), "## What they cost\n", _costs(made), "## With a LoRA and a token\n", *everything.text(),
     ])  # fmt: skip
     rows = {**_rows(reports), **everything.shown(SHOWN // 2)}
@@ -64,10 +70,17 @@ def of_control(
     return page(out, "controlnet", "ControlNet and T2I-Adapter", "control-figures", text, sheet, "drawn after edges")
 
 
-def _agreement(reports: dict[str, Report]) -> str:
+def folder_of(run: Run) -> Path:
+    """Where a control network's run has left it."""
+    folder = results(run.folder, run.name).control
+    assert folder is not None
+    return folder
+
+
+def _agreement(reports: Mapping[tuple[str, float], Report]) -> str:
     """Without control, with each network, and the autoencoder's own."""
     first = next(iter(reports.values())).tables[0]
-    found = [(name, report.tables[0].rows[0]) for name, report in reports.items()]
+    found = [(f"{name}, weight {at:g}", report.tables[0].rows[0]) for (name, at), report in reports.items()]
     rows = [("no control", first.rows[1]), *found, ("unseen scenes, rebuilt", first.rows[2])]
     return table(("drawn with", *first.head[1:]), [(name, *_cells(row[1:])) for name, row in rows])
 
@@ -82,9 +95,7 @@ def _costs(made: dict[str, Run]) -> str:
 
     rows = []
     for name, run in made.items():
-        folder = results(run.folder, run.name).control
-        assert folder is not None
-        header, values = read_header(folder / WEIGHTS), run.values
+        header, values = read_header(folder_of(run) / FILE), run.values
         parameters = sum(entry.count for entry in header.entries.values())
         rows.append((
             name, f"{values['steps']} of {values['batch_size']}, learning rate {values['learning_rate']:g}",
@@ -93,12 +104,12 @@ def _costs(made: dict[str, Run]) -> str:
     return table(("network", "steps", "training", "parameters", "file"), rows)
 
 
-def _rows(reports: dict[str, Report]) -> dict[str, list[Image.Image]]:
-    """Some of the conditions as columns: what was asked for, and what was drawn."""
+def _rows(reports: Mapping[tuple[str, float], Report]) -> dict[str, list[Image.Image]]:
+    """Some of the conditions as columns: what was asked for, and what was drawn, at the larger weight."""
     columns = {name: list(zip(*(found for _, found in report.grids[0].rows), strict=True))
-               for name, report in reports.items()}  # fmt: skip
+               for (name, at), report in reports.items() if at == max(WEIGHTS)}  # fmt: skip
     picture, asked, without, _, _ = next(iter(columns.values()))
     rows = {"unseen scenes": picture, "their edges": asked, "no control": without}
     for name, (_, _, _, drawn, found) in columns.items():
-        rows |= {name: drawn, f"the edges of {name}'s": found}
+        rows |= {f"{name}, weight {max(WEIGHTS):g}": drawn, f"the edges of {name}'s": found}
     return {words: list(pictures[:SHOWN]) for words, pictures in rows.items()}

@@ -20,7 +20,6 @@ from ..evaluation.conditions import measured
 from ..evaluation.evidence import right_in
 from ..evaluation.gallery import Gallery
 from ..evaluation.request import Config
-from ..evaluation.results import results
 from ..evaluation.statistics import mean, share
 from ..evaluation.steered import Example, steering
 from ..evaluation.suites.subject import OTHERS, recognised
@@ -28,7 +27,6 @@ from ..evaluation.words import begin, called
 from ..models.control_loading import trained_with
 from ..models.latent_diffusion import recommended
 from ..places import place
-from ..run import Run
 from ..sampling.images import own_side
 from ..sampling.shots import Shot
 from . import world
@@ -55,16 +53,14 @@ class Everything:
     examples: Sequence[Example]
 
     @classmethod
-    def load(cls, base: str, control: Run, runs: Path, count: int, steps: int) -> Everything:
+    def load(cls, base: str, control: Path, runs: Path, count: int, steps: int) -> Everything:
         """With the LoRA and the token of the other pages, trained now or before in `runs`."""
         files = [run.folder / f"{run.name}.safetensors"
                  for run in (lora(base, LORA, runs, steps), token(base, TOKEN, runs, steps))]  # fmt: skip
-        folder = results(control.folder, control.name).control
-        assert folder is not None
         adapters = [(file, 1.0) for file in files]
         config = build(Config, {**recommended(base, "evaluate"), "world": True, "base": base, "batch_size": BATCH})
-        bench = Bench("subject", Judged("together", base, adapters, control=(folder, 1.0)), config, Silent())
-        how, side = trained_with(folder), own_side(bench.pipe(base))
+        bench = Bench("subject", Judged("together", base, adapters, control=(control, 1.0)), config, Silent())
+        how, side = trained_with(control), own_side(bench.pipe(base))
         examples = []
         for name, words, seed in zip((LORA, TOKEN), (f"a {LORA}", called(adapters)), SEEDS, strict=True):
             for i, it in enumerate(world.scenes(seed, count, (name,), styles=("plain",))):
