@@ -17,8 +17,9 @@ from ..run import Run
 from ..sampling.shots import Shot
 from .learning import judged, seconds_of, trained
 from .mixture import PLANTED
-from .pages import DRAWING, page, table
+from .pages import page, table
 
+DRAWING = {"steps": 8}  # of fifty thousand pictures: subjects, backgrounds and styles come out as right as in 12
 OURS = "default"
 METHODS: Mapping[str, Mapping[str, Any]] = {
     OURS: {},
