@@ -25,13 +25,14 @@ PROMPTS = (["a cat on red", "a sks cat"], ["a dog on blue background", "a teddy 
 
 
 def fused(
-    paths: list[Path], base: str, out: Path, prompts: Sequence[list[str]] = PROMPTS, weights: Sequence[float] = (1, 1)
+    paths: list[Path], base: str, out: Path, prompts: Sequence[list[str]] = PROMPTS, weights: Sequence[float] = (1, 1),
+    retain: Sequence[str] = (),
 ) -> Fusion:  # fmt: skip
     """Merge by fusion, as the command does."""
     with opened(paths) as sources:
         adapters = [Weighted(source, weight) for source, weight in zip(sources, weights, strict=False)]
         ground = Ground(base, sources)
-        fusion = Fusion(adapters, ground, prompts[: len(paths)], seed=3)
+        fusion = Fusion(adapters, ground, prompts[: len(paths)], 3, retain)
         way = Way("fusion")
         of(merge(adapters, ground, way, apart=fusion), adapters, ground, way, out).save(out)
     return fusion
@@ -117,10 +118,7 @@ def test_prompts_that_are_to_stay_are_changed_less(base: LatentDiffusion, tiny_b
     known, moved = targets(base), []
     for name, kept in (("free", []), ("held", retain)):
         out = tmp_path / f"{name}.safetensors"
-        with opened([path]) as sources:
-            adapters, ground = [Weighted(sources[0], 1.0)], Ground(tiny_base, sources)
-            fusion = Fusion(adapters, ground, PROMPTS[:1], 3, kept)
-            of(merge(adapters, ground, Way("fusion"), apart=fusion), adapters, ground, Way("fusion"), out).save(out)
+        fusion = fused([path], tiny_base, out, retain=kept)
         found = deltas(out, base)
         given = sums(base, [known[name] for name in found], retain, 3, lambda: None)
         changed = {n: float((update.flatten(1) @ given[key_of(known[n])] * update.flatten(1)).sum())

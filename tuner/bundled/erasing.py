@@ -19,7 +19,7 @@ from .learning import judged, seconds_of, trained
 from .mixture import PLANTED
 from .pages import page, table
 
-DRAWING = {"steps": 8}  # of fifty thousand pictures: subjects, backgrounds and styles come out as right as in 12
+QUICK = {"steps": 8}  # of fifty thousand pictures: subjects, backgrounds and styles come out as right as in 12
 OURS = "default"
 METHODS: Mapping[str, Mapping[str, Any]] = {
     OURS: {},
@@ -115,7 +115,7 @@ def of_ablation(
     text = (
         f"{len(cases)} targets, each taken out by each method: about {pictures} pictures of the target's prompts, half "
         "as many of other ways to ask for it, a quarter as many of each of its five nearest neighbours, one of each "
-        f"prompt of everything else; before and after at the same seeds, in {DRAWING['steps']} steps. Target and other "
+        f"prompt of everything else; before and after at the same seeds, in {QUICK['steps']} steps. Target and other "
         "ways: share of the pictures in which any judge sees it still. Anchor: in which both see what stands in its "
         "place. Neighbours and others: right to both judges, as a share of what it was before. Harmonic: the harmonic "
         "mean of target gone, gone in other ways, neighbours and others, with the 95% interval of drawing the targets "
@@ -156,7 +156,7 @@ def _outcome(
     folder = run.folder
     if not (folder / "report" / "report.json").is_file():
         own = {"instance": 12, "style": 10, "memorised": 1}[case.kind] * len(case.targets)  # prompts
-        asked = {**DRAWING, "run": [str(folder)], "count": -(-pictures // own)}
+        asked = {**QUICK, "run": [str(folder)], "count": -(-pictures // own)}
         if case.kind != "instance":  # the base's own prompts are of things on backgrounds
             asked["prompt"] = []
         save(judged(base, asked, drawings), folder / "report")
