@@ -11,6 +11,8 @@ from tuner.bundled import world
 from tuner.data.pairs import Concept
 from tuner.evaluation.erased import Erased, Sight
 from tuner.evaluation.panel import Panel
+from tuner.evaluation.suites.erase import _fitting, _nearest
+from tuner.models.latent_diffusion import recommended
 
 FAST = ("--count", 1, "--steps", 2, "--quiet")
 
@@ -110,9 +112,17 @@ def test_files_that_take_nothing_out_are_refused(tuner, tiny_base, images, tmp_p
 
 
 def test_neighbours_are_what_is_drawn_alike(panel):
-    from tuner.evaluation.suites.erase import _nearest
-
     names = ["rose", "dog", "rocket", "pizza", "robot", "car", "banana"]
     others, target = SimpleNamespace(before=[scenes(name, 1)[0] for name in names], prompts=names), scenes("dog", 3)
     found = _nearest(SimpleNamespace(eyes=panel.networks), SimpleNamespace(before=target), others)
     assert found[0] == "dog" and len(found) == 5 and np.unique(found).size == 5
+
+
+def test_a_base_s_own_prompts_are_of_things():
+    """Of a style, `a watercolor on a red background` asks for nothing that is drawn."""
+    own = recommended("emoji", "evaluate")["prompt"]
+    bench = SimpleNamespace(
+        config=SimpleNamespace(prompt=[*own, "a {} of a cat"]), judged=SimpleNamespace(base="emoji")
+    )
+    assert _fitting(bench, Erased([], "instance")) == [*own, "a {} of a cat"]
+    assert _fitting(bench, Erased([], "style")) == _fitting(bench, Erased([], "memorised")) == ["a {} of a cat"]

@@ -157,8 +157,6 @@ def _outcome(
     if not (folder / "report" / "report.json").is_file():
         own = {"instance": 12, "style": 10, "memorised": 1}[case.kind] * len(case.targets)  # prompts
         asked = {**QUICK, "run": [str(folder)], "count": -(-pictures // own)}
-        if case.kind != "instance":  # the base's own prompts are of things on backgrounds
-            asked["prompt"] = []
         save(judged(base, asked, drawings), folder / "report")
     return Outcome(run, load(folder / "report"))
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from ...models.latent_diffusion import recommended
 from ..bench import Bench, need
 from ..erased import Erased, Sight
 from ..evidence import POINTS, cosines, distances, judged, line, right_in
@@ -50,7 +51,7 @@ def evaluate(bench: Bench) -> Report:
     need(bench.held_against_a_base, "--suite erase compares before with after; give a run, or --adapter FILE.")
     need(bench.references is None, "--suite erase draws what it compares with; --against takes a base here.")
     erased = Erased.of(bench)
-    given = [*(read(c.prompts) if c.prompts else []), *map(Prompt, c.prompt)]
+    given = [*(read(c.prompts) if c.prompts else []), *map(Prompt, _fitting(bench, erased))]
     target = Part(bench, erased.prompts(given), c.count)
     aside = _of(bench, erased.aside(), len(target) / 2)
     anchor = _of(bench, erased.prompts(given, "anchor"), len(target) / 4)
@@ -62,6 +63,12 @@ def evaluate(bench: Bench) -> Report:
     lines += distances(bench, others.before, others.after)
     grids = [grid(it.prompts, it.count, it.after, it.before, 16) for it in (target, aside, anchor, near, others)]
     return bench.report(lines, list(_by_neighbour(bench, near)), grids, _notes(erased, sight))
+
+
+def _fitting(bench: Bench, erased: Erased) -> list[str]:
+    """The prompts that are given, without those that a base brings along where what is taken out is no thing."""
+    own = [] if erased.kind == "instance" else recommended(bench.judged.base, "evaluate").get("prompt", [])
+    return [text for text in bench.config.prompt if text not in own]
 
 
 def _of(bench: Bench, prompts: Sequence[Prompt], pictures: float) -> Part:
