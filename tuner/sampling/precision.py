@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..models.layers import innermost
+
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
@@ -34,3 +36,4 @@ def hold(pipe: StableDiffusionPipeline, dtype: torch.dtype, device: str) -> None
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
             part.to(device) if name == "vae" else part.to(device, dtype)
+            innermost(part)
