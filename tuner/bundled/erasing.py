@@ -23,8 +23,8 @@ QUICK = {"steps": 8}  # of fifty thousand pictures: subjects, backgrounds and st
 OURS = "default"
 METHODS: Mapping[str, Mapping[str, Any]] = {
     OURS: {},
-    "model": {"learning_rate": 5e-4},
-    "noise": {"learning_rate": 5e-4},
+    "model": {"learning_rate": 2e-4},
+    "noise": {"learning_rate": 2e-4},
     "esd": {"learning_rate": 5e-4, "batch_size": 2},
     "uce": {},
 }

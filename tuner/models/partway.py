@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .conditioning import Conditioning
+
 if TYPE_CHECKING:
-    from .conditioning import Conditioning
     from .latent_diffusion import LatentDiffusion
 
 
@@ -38,8 +39,8 @@ def partway(
     for number in range(int(stops.max())):
         rows = (stops > number).nonzero()[:, 0]
         now, then = (grid[number + k].expand(len(rows)) for k in (0, 1))
-        here = x[rows]
-        known, blank = (model.predict(here, now, its[rows]) for its in (told, empty))
+        here, both = x[rows], Conditioning.cat([told[rows], empty[rows]])
+        known, blank = model.predict(here.repeat(2, 1, 1, 1), now.repeat(2), both).chunk(2)
         latents, spread = model.separated(here, blank + guidance * (known - blank), now)
         x[rows] = model.add_noise(latents, spread, then)
     return x, grid[stops]
