@@ -157,6 +157,19 @@ def test_half_precision_draws_nearly_the_same(tiny_family, latents_of, family):
     assert half.dtype == torch.float32 and 0 < (half - whole).std() / whole.std() < 0.1
 
 
+def test_kernels_have_their_channels_innermost_but_for_those_that_train(tiny_base, latents_of):
+    from tuner.models.latent_diffusion import LatentDiffusion
+
+    model = LatentDiffusion.load(tiny_base)
+    pipe, kernels = model.pipeline("dpm++"), [model.unet.conv_in.weight, model.vae.decoder.conv_in.weight]
+    before = latents_of(pipe, [Shot("a cat", 1, "", 3)])
+    model.unet.conv_out.weight.requires_grad_(True)
+    hold(pipe, torch.float32, "cpu")
+    assert all(it.is_contiguous(memory_format=torch.channels_last) and not it.is_contiguous() for it in kernels)
+    assert model.unet.conv_out.weight.is_contiguous()
+    assert torch.allclose(latents_of(pipe, [Shot("a cat", 1, "", 3)]), before, atol=1e-4)
+
+
 def test_what_auto_means():
     assert chosen("auto", "cpu") == torch.float32 and chosen("fp16", "cpu") == torch.float16
 
