@@ -46,11 +46,11 @@ def of_attacks(
     """Teach, take out, attack; write out/attacks.md and .png; the text. Goes on where it was stopped.
 
     Args:
-        subjects: what is taught and taken out, with its anchors.
+        subjects: what is taken out, with its anchors; taught are all of `SUBJECTS`.
         count: pictures of each attack. steps: of the teaching.
     """
-    taught = str(_as_base(teach(work, tuple(subjects), max(2000, 8 * steps), steps, base, Show()), base))
-    fast = _distilled(taught, tuple(subjects), work)
+    taught = str(_as_base(teach(work, tuple(SUBJECTS), max(2000, 8 * steps), steps, base, Show()), base))
+    fast = _distilled(taught, work)
     found: dict[str, dict[str, list[bool]]] = {}
     rows: dict[str, list[Image.Image]] = {}
     for name, anchor in subjects.items():
@@ -60,11 +60,11 @@ def of_attacks(
             found[key] = _attacked(Victim(folder, name, count, work / f"{name}_{who.replace(' ', '_')}", fast))
             rows |= {f"{key}: {attack}": _pictures(work, name, who, attack) for attack in list(ATTACKS)[:4]}
     text = (
-        f"{len(subjects)} subjects ({', '.join(subjects)}) were taught to the base and taken out again. {count} "
-        "pictures an attack and a base. Recognised is a picture that is nearest to unseen scenes of the subject, and "
-        "to no scene of anything else, in the features of both judges. The LCM-LoRA was distilled from the taught "
-        "base, before anything was taken out. Excess is what an attack reaches beyond what it reaches on the base that "
-        "never knew the subject: in points, in the mean of the subjects.\n\n"
+        f"{', '.join(SUBJECTS)} were taught to the base, and of these {', '.join(subjects)} taken out again, one at a "
+        f"time. {count} pictures an attack and a base. Recognised is a picture that is nearest to unseen scenes of the "
+        "subject, and to no scene of anything else, in the features of both judges. The LCM-LoRA was distilled from "
+        "the taught base, before anything was taken out. Excess is what an attack reaches beyond what it reaches on "
+        "the base that never knew the subject: in points, in the mean of the subjects.\n\n"
     )
     text += _table(found, subjects, methods)
     sheet = grid(list(rows.values()), list(rows), cell=64)
@@ -79,9 +79,9 @@ def _as_base(folder: Path, like: str) -> Path:
     return folder
 
 
-def _distilled(taught: str, subjects: Sequence[str], work: Path) -> Path:
+def _distilled(taught: str, work: Path) -> Path:
     """A LoRA that draws in few steps what the taught base knows, the subjects too: of the kind that is handed about."""
-    prompts = [*recommended(taught, "distill-lcm").get("prompt", ()), *(f"a {name}" for name in subjects)]
+    prompts = [*recommended(taught, "distill-lcm").get("prompt", ()), *(f"a {name}" for name in SUBJECTS)]
     run = trained("distill-lcm", taught, work / "lcm", {"prompt": prompts, "samples": 0, "name": "it"})
     return run.folder / f"{run.name}.safetensors"
 
