@@ -63,6 +63,8 @@ CASES = (
 )  # fmt: skip
 """Names that share a word with what stands in their place, names that share none, styles, memorised pictures."""
 
+SHOWN = ("grumpy cat", "pizza", "rocket", "neon", PLANTED[0].words)  # whose pictures the page has
+
 _FIVE = (("police car", "car"), ("pizza", "hamburger"), ("robot", "dog"), ("rose", "tulip"))
 _TEN = (("crying cat", "cat"), ("taxi", "car"), ("rocket", "airplane"), ("banana", "lemon"), ("guitar", "umbrella"))
 SEVERAL = tuple(Case("grumpy cat", "cat", beside=beside) for beside in (_FIVE, _FIVE + _TEN))
@@ -125,7 +127,8 @@ def of_ablation(
     if together:
         text += "## Several at once\n\n" + _together(found, together) + "\n"
     text += "## Each target\n\n" + _details(found)
-    rows = {f"{case.target}, {label}": pictures for case in cases for label, pictures in _shown(found, case).items()}
+    drawn = [case for case in cases if case.target in SHOWN] or cases
+    rows = {f"{case.target}, {label}": pictures for case in drawn for label, pictures in _shown(found, case).items()}
     sheet = grid(list(rows.values()), list(rows), cell=96)
     return page(out, "ablation", "Concept ablation", "ablation-figures", text, sheet, "before and after, by method")
 
