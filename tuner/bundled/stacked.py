@@ -45,17 +45,19 @@ def stacked(base: str, fast: Path, runs: Path, count: int, steps: int = 0) -> st
     learned, taken = lora(base, SUBJECT, runs, steps), run_of(base, TAKEN, "default", {}, runs / "ablation", steps)
     files = {run.name: run.folder / f"{run.name}.safetensors" for run in (learned, taken)}
     it = _Stack(Bench("few-step", Judged("stacked", base, [(fast, 1.0)]), config, Silent()), fast)
-    others = it.drawn([], it.shots(config.other or OTHERS, 1))
+    rest = it.shots(config.other or OTHERS, 1)
+    others = it.drawn([], rest)
     gallery = Gallery.open(str(place("datasets") / SUBJECT.replace(" ", "_")), "--images")
     bears = it.prompts(f"a {SUBJECT}", count)
     sets = it.both([files[learned.name]], bears)
     rows = [(f"a LoRA of a {SUBJECT}", "recognised",
              *_cells(recognised(it.bench, sets, gallery, others), SUBJECT))]  # fmt: skip
     cats, erased = it.prompts(f"a {TAKEN.target}", count), Erased.of(_with(it.bench, files[taken.name]))
-    before = it.both([], cats)
-    sight = Sight(it.bench, erased, before[0], it.drawn([], it.prompts(f"a {TAKEN.anchor}", count)), others)
+    before, anchors = it.both([], cats), it.prompts(f"a {TAKEN.anchor}", count)
+    known = ((cats, before[0]), (anchors, it.drawn([], anchors)), (rest, others))
+    sight = Sight(it.bench, erased, *(dict(zip(shots, pictures, strict=True)) for shots, pictures in known))
     for who, drawn in (("nothing", before), (f"{TAKEN.target} taken out", it.both([files[taken.name]], cats))):
-        rows.append((who, f"{TAKEN.target} seen", *_cells([sight.present(part) for part in drawn], "seen")))
+        rows.append((who, f"{TAKEN.target} seen", *_cells([sight.present(part, cats) for part in drawn], "seen")))
     way = manner(fast)
     assert way is not None
     head = ("beside", "", f"the base in {MANY} steps, guidance {config.guidance:g}", f"with the LCM in {way.steps}")

@@ -72,6 +72,11 @@ class Concept:
         """Whether a prompt names the target."""
         return bool(_named(self.target, text))
 
+    def written(self, text: str, name: str) -> str:
+        """A prompt that names the target, with a name in its place; "" where it does not name it."""
+        found = _named(self.target, text)
+        return f"{text[: found.start()]}{name}{text[found.end() :]}" if found else ""
+
 
 def _named(words: str, text: str) -> re.Match[str] | None:
     return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -106,17 +107,22 @@ class Bench:
         against = self.config.against
         return Gallery.open(against, "--against") if against and holds_pictures(against) else None
 
-    def pipe(self, base: str, sampler: str = "") -> StableDiffusionPipeline:
-        """A base, loaded once, with a sampler, by default that of --sampler."""
+    def model(self, base: str) -> LatentDiffusion:
+        """A base, loaded once."""
         from ..models.latent_diffusion import LatentDiffusion
-        from ..sampling.precision import chosen, hold
 
-        key = base, sampler or self.config.sampler
         if base not in self._models:
             with self.show.working(f"Loading the base {base}"):
                 self._models[base] = LatentDiffusion.load(base)
+        return self._models[base]
+
+    def pipe(self, base: str, sampler: str = "") -> StableDiffusionPipeline:
+        """A base with a sampler, by default that of --sampler, and its weights as they draw."""
+        from ..sampling.precision import chosen, hold
+
+        key = base, sampler or self.config.sampler
         if key not in self._pipes:
-            model = self._models[base]
+            model = self.model(base)
             pipe = model.pipeline(key[1])
             hold(pipe, chosen("auto", self.device, model.family.fits_fp16), self.device)
             self._pipes[key] = pipe
@@ -210,6 +216,12 @@ class Bench:
         subjects, backgrounds, styles = (self.panel.trusted(aspect) for aspect in ASPECTS)
         names = Names(subjects, backgrounds, styles, self.panel.excluded()["subject"])
         return lambda prompt: names.asked(self.read(prompt))
+
+    def read_by_base(self, texts: Sequence[str]) -> np.ndarray:
+        """What the base's own text encoders make of texts, in the mean of their places: (N, D)."""
+        with torch.no_grad():
+            rows = [self.model(self.other_base or self.judged.base).encode_prompts([text]).hidden for text in texts]
+        return np.concatenate([row.float().mean(dim=1).cpu().numpy() for row in rows])
 
     def read(self, prompt: str) -> str:
         """A prompt as judges read it: without learned words, which none of them knows."""

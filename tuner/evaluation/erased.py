@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,14 @@ from PIL import Image
 
 from ..adapters.container import read_header
 from ..data.pairs import ERASES, Concept, read
+from ..sampling.shots import Shot
 from .bench import Bench, need
 from .evidence import cosines
 from .features import collect
 from .prompts import Prompt
 
 Pictures = Sequence[Image.Image]
+Drawn = Mapping[Shot, Image.Image]
 CONTEXTS = {
     "instance": (
         "a {}", "a photo of a {}", "a {} on a white background", "a {} on a blue background", "a {} in the snow",
@@ -31,7 +34,7 @@ CONTEXTS = {
 """Prompts of a target by its kind, where --prompt and --prompts name none."""
 ASIDE = {
     "instance": (
-        "a picture of a {}", "a red background with a {}", "a {} in front of a green background", "a small {}",
+        "there is a {} here", "a red background with a {}", "a {} in front of a green background", "a small {}",
         "a large {} on a white background", "a pencil sketch of a {}", "a watercolor of a {} on a yellow background",
         "two {}s on a blue background", "a {} left of a car", "a {} above a rose on a white background", "the {}",
         "a {} on a striped red background",
@@ -42,7 +45,8 @@ ASIDE = {
     ),
     "memorised": ("{} in the snow", "a photo of {}", "{}, painted"),
 }  # fmt: skip
-"""Other ways to ask for it, and compositions."""
+"""Other ways to ask for it, and compositions; none is among the prompts that ablation trains on by itself."""
+BARE = re.compile(r"(^|\b(of|on|in|at|with|and|by|to|near)\s+)\{\}")  # without an article
 
 
 @dataclass(frozen=True)
@@ -76,48 +80,67 @@ class Erased:
     # -- prompts -------------------------------------------------------------------------------------------------------
 
     def prompts(self, given: Sequence[Prompt], side: str = "target") -> list[Prompt]:
-        """Prompts of each target, or with `side` "anchor" of what stands in its place: given ones, else by the kind."""
-        lines = [prompt.text for prompt in given if "{}" in prompt.text] or CONTEXTS[self.kind]
-        return self._filled(lines, side, bool(given) and self.kind == "instance")
+        """Prompts of each target, or with `side` "anchor" of what stands in its place: given ones, else by the kind.
+
+        Given ones have {} where the name goes, or name the target.
+        """
+        texts = [prompt.text for prompt in given]
+        found = [line for it in self.concepts for text in texts if (line := self._line(it, side, text))]
+        return _prompts(found) if found else self._filled(CONTEXTS[self.kind], side)
 
     def aside(self) -> list[Prompt]:
         """Other ways to ask for the targets."""
-        return self._filled(ASIDE[self.kind], "target", False)
+        return self._filled(ASIDE[self.kind], "target")
 
-    def _filled(self, lines: Sequence[str], side: str, article: bool) -> list[Prompt]:
-        names = list(dict.fromkeys(getattr(it, side) for it in self.concepts))
-        return [Prompt(line.replace("{}", f"a {name}" if article else name)) for name in names for line in lines]
+    def _line(self, it: Concept, side: str, text: str) -> str:
+        """A prompt of a concept, "" where the text is none. A thing's name has an article where {} has none."""
+        name = getattr(it, side)
+        if "{}" not in text:
+            return it.written(text, name)
+        bare = self.kind == "instance" and BARE.search(text)
+        return text.replace("{}", f"a {name}" if bare else name)
 
-    def concerns(self, text: str) -> bool:
-        """Whether a prompt names a target or an anchor."""
-        return any(it.named(text) or Concept(it.anchor, "").named(text) for it in self.concepts)
+    def _filled(self, lines: Sequence[str], side: str) -> list[Prompt]:
+        return _prompts([line.replace("{}", getattr(it, side)) for it in self.concepts for line in lines])
+
+    def concerns(self, text: str, subject: str = "") -> bool:
+        """Whether a prompt names a target or an anchor; where its subject is known, whether that is one of these."""
+        names = [name for it in self.concepts for name in (it.target, it.anchor)]
+        return subject in names if subject else any(Concept(name, "").named(text) for name in names)
+
+
+def _prompts(texts: Sequence[str]) -> list[Prompt]:
+    return [Prompt(text) for text in dict.fromkeys(texts)]
 
 
 class Sight:
     """Tells whether a picture shows a target still, or what stands in its place.
 
     Both bundled judges look, where they know the names. Elsewhere, and for memorised pictures, a picture shows what it
-    is nearest to of all that the base itself drew, in the judges' features or those of the named network.
+    is nearest to of all that the base itself drew at other seeds or of other prompts, in the judges' features or those
+    of the named network.
 
     Args:
         bench: with the judges.
         erased: what is looked for.
-        drawn: what the base drew of the targets, of the anchors, and of other things.
+        target, anchor, others: what the base drew of these, by the shots; no two have the same.
     """
 
-    def __init__(self, bench: Bench, erased: Erased, target: Pictures, anchor: Pictures, others: Pictures) -> None:
+    def __init__(self, bench: Bench, erased: Erased, target: Drawn, anchor: Drawn, others: Drawn) -> None:
         self.bench, self.kind = bench, erased.kind
         self.names = {side: self._known([getattr(it, side) for it in erased.concepts]) for side in ("target", "anchor")}
-        self._drawn = [*target, *anchor, *others]
-        self._labels = np.repeat(["target", "anchor", "other"], [len(target), len(anchor), len(others)])
+        self._drawn = {**others, **anchor, **target}
+        self._labels = np.array(
+            ["target" if it in target else "anchor" if it in anchor else "other" for it in self._drawn]
+        )
 
-    def present(self, pictures: Pictures) -> np.ndarray:
+    def present(self, pictures: Pictures, shots: Sequence[Shot]) -> np.ndarray:
         """Whether any judge sees a target in each picture: booleans (N,)."""
-        return np.asarray(self._seen(pictures, "target").any(axis=0))
+        return np.asarray(self._seen(pictures, shots, "target").any(axis=0))
 
-    def instead(self, pictures: Pictures) -> np.ndarray:
+    def instead(self, pictures: Pictures, shots: Sequence[Shot]) -> np.ndarray:
         """Whether all judges see in each picture what stands in a target's place: booleans (N,)."""
-        return np.asarray(self._seen(pictures, "anchor").all(axis=0))
+        return np.asarray(self._seen(pictures, shots, "anchor").all(axis=0))
 
     def chance(self, pictures: Pictures) -> np.ndarray | None:
         """How likely a target is in each picture, in the mean of the judges, (N,); None where they do not know it."""
@@ -129,18 +152,17 @@ class Sight:
             found.append(collect(network.probabilities, pictures)[:, rows].sum(axis=1))
         return np.mean(found, axis=0)
 
-    def _seen(self, pictures: Pictures, side: str) -> np.ndarray:
+    def _seen(self, pictures: Pictures, shots: Sequence[Shot], side: str) -> np.ndarray:
         """(judges, N)."""
         names = self.names[side]
         if names and self.bench.panel is not None:
             aspect = "style" if self.kind == "style" else "subject"
             opinions = self.bench.panel.judge(pictures)
             return np.array([[getattr(said, aspect) in names for said in both] for both in opinions]).T
-        own = [collect(eye, self._drawn) for eye in self.bench.eyes]
-        near = [
-            cosines(collect(eye, pictures), its).argmax(axis=1) for eye, its in zip(self.bench.eyes, own, strict=True)
-        ]
-        return np.array([self._labels[rows] == side for rows in near])
+        itself = np.array([[one == other for other in self._drawn] for one in shots])
+        drawn = list(self._drawn.values())
+        near = [cosines(collect(eye, pictures), collect(eye, drawn)) for eye in self.bench.eyes]
+        return np.array([self._labels[np.where(itself, -1, table).argmax(axis=1)] == side for table in near])
 
     def _known(self, names: Sequence[str]) -> list[str]:
         """The names where the bundled judges can be trusted with all of them, else none."""

@@ -2,20 +2,23 @@
 
 What is asked: the target's own prompts, other ways to ask for it and compositions, what stands in its place, its
 nearest neighbours and everything else (effectiveness and retention as in UnlearnCanvas, Zhang et al. 2024,
-arXiv:2402.11846); before and after at the same seeds.
+arXiv:2402.11846); before and after at the same seeds. Neighbours are what the base's own text encoder takes to be most
+like it: of "grumpy cat" other cats. Distances are from pictures of everything else at other seeds.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from ...models.latent_diffusion import recommended
+from ...sampling.shots import Shot
 from ..bench import Bench, need
-from ..erased import Erased, Sight
+from ..erased import CONTEXTS, Erased, Sight
 from ..evidence import POINTS, cosines, distances, judged, line, right_in
 from ..features import collect
 from ..prompts import Prompt, read
@@ -25,6 +28,7 @@ from .prompts import grid
 from .subject import OTHERS
 
 NEAR = 5  # neighbours
+APART = 1000  # from the seeds of pictures to those of what their distances are from
 Pictures = Sequence[Image.Image]
 GONE = "Share of the pictures in which any judge sees a target."
 
@@ -33,12 +37,18 @@ class Part:
     """Prompts with their pictures, after and before."""
 
     def __init__(self, bench: Bench, prompts: Sequence[Prompt], count: int) -> None:
-        shots = bench.shots((prompt.text for prompt in prompts), count)
-        self.prompts, self.count, self.words = prompts, count, [shot.prompt for shot in shots]
-        self.before, self.after = bench.before(shots), bench.after(shots)
+        self.prompts, self.count = prompts, count
+        self.shots = bench.shots((prompt.text for prompt in prompts), count)
+        self.words = [shot.prompt for shot in self.shots]
+        self.before, self.after = bench.before(self.shots), bench.after(self.shots)
 
     def __len__(self) -> int:
         return len(self.words)
+
+    @property
+    def drawn(self) -> dict[Shot, Image.Image]:
+        """What the base drew."""
+        return dict(zip(self.shots, self.before, strict=True))
 
 
 def evaluate(bench: Bench) -> Report:
@@ -55,12 +65,14 @@ def evaluate(bench: Bench) -> Report:
     target = Part(bench, erased.prompts(given), c.count)
     aside = _of(bench, erased.aside(), len(target) / 2)
     anchor = _of(bench, erased.prompts(given, "anchor"), len(target) / 4)
-    others = Part(bench, [it for it in map(Prompt, c.other or OTHERS) if not erased.concerns(it.text)], 1)
-    near = _of(bench, _nearest(bench, target, others), NEAR * len(target) / 4)
-    sight = Sight(bench, erased, target.before, anchor.before, others.before)
+    texts = [text for text in c.other or OTHERS if not erased.concerns(text, bench.asked(text).subject)]
+    need(bool(texts), "Every --other names a target or what stands in its place; name something else.")
+    others = Part(bench, list(map(Prompt, texts)), 1)
+    near = Part(bench, _nearest(bench, erased, others.prompts), math.ceil(len(target) / 4))
+    sight = Sight(bench, erased, target.drawn, anchor.drawn, others.drawn | near.drawn)
     lines = [*_gone(sight, target, aside, anchor), *_kept(bench, "anchor", anchor)]
-    lines += [*_kept(bench, "neighbours", near), *_kept(bench, "others", others), *_moved(bench, others)]
-    lines += distances(bench, others.before, others.after)
+    lines += [*_kept(bench, "neighbours", near), *_kept(bench, "others", others), *_unnamed(bench, others)]
+    lines += [*_moved(bench, others), *distances(bench, _elsewhere(bench, others), others.after, others.before)]
     grids = [grid(it.prompts, it.count, it.after, it.before, 16) for it in (target, aside, anchor, near, others)]
     return bench.report(lines, list(_by_neighbour(bench, near)), grids, _notes(erased, sight))
 
@@ -80,7 +92,7 @@ def _gone(sight: Sight, target: Part, aside: Part, anchor: Part) -> Iterator[Lin
     """How often a target is seen: asked for, asked for otherwise, not asked for."""
 
     def seen(name: str, part: Part, about: str) -> Line:
-        values = [sight.present(pictures) for pictures in (part.after, part.before)]
+        values = [sight.present(pictures, part.shots) for pictures in (part.after, part.before)]
         return line(name, part.words, *values, better="lower", about=f"{GONE} {about}", margin=POINTS)
 
     yield seen("target present", target, "It is asked for by name.")
@@ -90,7 +102,7 @@ def _gone(sight: Sight, target: Part, aside: Part, anchor: Part) -> Iterator[Lin
     if chances[0] is not None and chances[1] is not None:
         about = "What probability the judges give the targets, in the mean."
         yield line("target's probability", target.words, chances[0], chances[1], better="lower", about=about)
-    values = [sight.instead(pictures) for pictures in (target.after, target.before)]
+    values = [sight.instead(pictures, target.shots) for pictures in (target.after, target.before)]
     about = "Share of the pictures in which all judges see what is to stand in the target's place."
     yield line("anchor instead", target.words, *values, better="higher", about=about, margin=POINTS)
 
@@ -108,26 +120,56 @@ def _moved(bench: Bench, part: Part) -> Iterator[Line]:
     yield line(f"drift of others-{bench.network.name}", part.words, apart, about="1 - cosine of before and after.")
 
 
-def _nearest(bench: Bench, target: Part, others: Part) -> list[Prompt]:
-    """The prompts of other things whose pictures the base draws most like the targets', nearest first."""
-    near = np.zeros(len(others.prompts))
-    for eye in bench.eyes:
-        middle = collect(eye, target.before).mean(axis=0, keepdims=True)
-        near += cosines(collect(eye, others.before), middle)[:, 0]
-    return [others.prompts[row] for row in np.argsort(-near, kind="stable")[:NEAR]]
+def _unnamed(bench: Bench, part: Part) -> Iterator[Line]:
+    """Of other things those that the run was not told to keep, where it was told of some."""
+    told = {bench.asked(text).subject for text in bench.judged.values.get("retain", ())}
+    rows = [i for i, text in enumerate(part.words) if bench.asked(text).subject not in told]
+    if 0 < len(rows) < len(part):
+        words, after, before = (
+            [part.words[i] for i in rows],
+            [part.after[i] for i in rows],
+            [part.before[i] for i in rows],
+        )
+        for one in judged(bench, words, after, before):
+            yield one.named(f"others not named: {one.figure.name}")
+
+
+def _elsewhere(bench: Bench, part: Part) -> Pictures:
+    """What the base draws of the same prompts at other seeds."""
+    shots = bench.shots((prompt.text for prompt in part.prompts), part.count)
+    return bench.before([replace(shot, seed=shot.seed + APART) for shot in shots])
+
+
+def _nearest(bench: Bench, erased: Erased, others: Sequence[Prompt]) -> list[Prompt]:
+    """For each target prompts of what the base reads most like it; nearest first, `NEAR` of one target.
+
+    Of a style these are other styles, where judges know some.
+    """
+    found = {bench.asked(it.text).subject or it.text: it for it in others}
+    if erased.kind == "style" and bench.panel is not None:
+        styles = [name for name in bench.panel.trusted("style") if not erased.concerns(name) and name != "plain"]
+        lines = CONTEXTS["style"]
+        found = {name: Prompt(lines[i % len(lines)].replace("{}", name)) for i, name in enumerate(styles)}
+    names, targets = list(found), [it.target for it in erased.concepts]
+    read = bench.read_by_base([*targets, *names])
+    near = cosines(*np.split(read - read[len(targets) :].mean(axis=0), [len(targets)]))
+    each = math.ceil(NEAR / len(targets))
+    rows = np.argsort(-near, axis=1, kind="stable")[:, :each].T.ravel().tolist()
+    return [found[names[row]] for row in dict.fromkeys(rows)]
 
 
 def _by_neighbour(bench: Bench, near: Part) -> Iterator[Table]:
-    """How often each neighbour is right, before and after; the one that lost most first."""
+    """How often each neighbour is right, before and after; the one that lost most first. A style's are styles."""
     if bench.panel is None:
         return
     asked = [bench.asked(text) for text in near.words]
-    right = [right_in(bench, asked, pictures)["subject"] for pictures in (near.before, near.after)]
+    aspect = "style" if all(one.style for one in asked) else "subject"
+    right = [right_in(bench, asked, pictures)[aspect] for pictures in (near.before, near.after)]
     rows: list[tuple[str, Figure, Figure]] = []
     for prompt in near.prompts:
-        index = [i for i, text in enumerate(near.words) if text == prompt.text and asked[i].subject]
+        index = [i for i, text in enumerate(near.words) if text == prompt.text and getattr(asked[i], aspect)]
         if index:
-            rows.append((prompt.text, *(share([part[i] for i in index], "subject right") for part in right)))  # type: ignore[arg-type]
+            rows.append((prompt.text, *(share([part[i] for i in index], f"{aspect} right") for part in right)))  # type: ignore[arg-type]
     rows.sort(key=lambda row: row[2].value - row[1].value)
     yield Table("Its nearest neighbours", ("", "before", "after"), tuple(rows), "The one that lost most stands first.")
 
