@@ -6,11 +6,11 @@ ordinary loss on the anchor beside it. `esd` leads away from what the base knows
 model makes of it (Gandikota et al. 2023, arXiv:2303.07345, eq. 7); `uce` solves for the weights that read the text
 (Gandikota et al. 2024, arXiv:2308.14761, eq. 7). `default` begins with that solution and trains on: the base itself,
 its shifts taken off, teaches each prompt of the target what it predicts for the anchor's, and every other prompt what
-it predicted before.
+it predicted before; other prompts are those named by `--retain`, and words of the base's own vocabulary.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -25,10 +25,11 @@ from tuner.adapters.together import Together
 from tuner.config import common, option
 from tuner.data.batch import Batch
 from tuner.data.lessons import Lessons, check_known
+from tuner.data.options import without_folder
 from tuner.data.pairs import ERASES, concepts, noted, pairs_of
 from tuner.data.source import Source
 from tuner.errors import RequestError
-from tuner.models.closed_form import solve
+from tuner.models.closed_form import solve, with_room
 from tuner.models.latent_diffusion import LatentDiffusion, Noised
 from tuner.models.layers import paths_of
 from tuner.models.partway import partway
@@ -64,7 +65,7 @@ class AblateOptions(TrainConfig):
     @model_validator(mode="before")
     @classmethod
     def _usual(cls, values: dict[str, Any]) -> dict[str, Any]:
-        usual = METHODS.get(values.get("method", "default"), METHODS["default"])
+        usual = METHODS.get(str(values.get("method", "default")), METHODS["default"])
         return {"steps": usual.steps, "learning_rate": usual.learning_rate, **values}
 
 
@@ -79,21 +80,34 @@ class Ablate(Recipe):
         super().__init__(config, model)
         self.method = METHODS[config.method]
         self.concepts = concepts(config.target, config.anchor)
-        self.pairs = pairs_of(self.concepts, config.kind, config.prompts)
+        self.pairs = with_room(model, pairs_of(self.concepts, config.kind, config.prompts))
         self.shifts = shift(model.unet, TRAINED[config.train])
         spelled = self.concepts if config.train == "embedding" else []
         self.words = [Word(it.target, tuple(teach(model, own_words(model, it.target)))) for it in spelled]
         self.rows = torch.nn.ParameterList(rows.requires_grad_(True) for word in self.words for rows in word.vectors)
 
     @classmethod
+    def usual(cls, given: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+        """What the base brings along, but for what the method has no use for."""
+        unused = METHODS.get(str(given.get("method", "default")), METHODS["default"]).unused
+        return {name: value for name, value in defaults.items() if name not in unused}
+
+    @classmethod
     def check(cls, config: AblateOptions) -> None:
         if config.images:
             raise RequestError("--images is not for ablate, whose pictures the base draws itself; leave it out.")
+        without_folder(config, "caption_dropout")
+        fields = cls.Config.model_fields
+        for name in METHODS[config.method].unused:
+            if getattr(config, name) != fields[name].get_default():
+                raise RequestError(f"--{name} does nothing with --method {config.method}; leave it out.")
+        if config.method == "uce" and (config.steps or config.train == "embedding"):
+            raise RequestError("--method uce solves for the weights that read the text; leave out --steps and --train.")
         pairs_of(concepts(config.target, config.anchor), config.kind, config.prompts)
 
     @classmethod
     def default_name(cls, config: AblateOptions) -> str:
-        return "no-" + "-".join(concepts(config.target, config.anchor)[0].target.split())
+        return "-".join(["no", *re.findall(r"\w+", concepts(config.target, config.anchor)[0].target)])[:60]
 
     def data(self, run: Run) -> Source:
         """Pictures that the base draws of the anchors, and for `default` of the targets and of what is to stay."""
@@ -107,7 +121,8 @@ class Ablate(Recipe):
         """The solution in closed form, where the method begins with it."""
         readers = [one for path, one in self.shifts.items() if re.fullmatch(READERS, path)]
         if self.method.solved and readers:
-            solve(readers, self.model, self.pairs, self.lessons.told(self.lessons.kept))
+            stays = self.lessons.told([*self.lessons.kept, *self.lessons.words])
+            solve(readers, self.model, self.pairs, stays, self.method.hold)
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
@@ -145,6 +160,8 @@ class Method:
     Attributes:
         stays: whether targets' pictures, and those of what is to stay, are trained on beside anchors'.
         solved: whether it begins with the solution in closed form.
+        hold: how much more in it what stays weighs than what is to change.
+        unused: options that it has no use for.
     """
 
     loss: Callable[[Ablate, Noised, list[str], list[str]], Tensor]
@@ -152,6 +169,8 @@ class Method:
     learning_rate: float
     stays: bool = False
     solved: bool = False
+    hold: float = 1.0
+    unused: tuple[str, ...] = ()
 
 
 def _default(it: Ablate, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
@@ -182,9 +201,9 @@ def _apart(made: Tensor, wanted: Tensor) -> Tensor:
 
 
 METHODS = {
-    "default": Method(_default, 200, 1e-4, stays=True, solved=True),
-    "model": Method(_model, 100, 1.6e-5),
-    "noise": Method(_noise, 100, 1.6e-5),
-    "esd": Method(_esd, 200, 5e-5),
-    "uce": Method(_default, 0, 1e-4, solved=True),
+    "default": Method(_default, 200, 1e-4, stays=True, solved=True, hold=5.0),
+    "model": Method(_model, 100, 1.6e-5, unused=("retain",)),
+    "noise": Method(_noise, 100, 1.6e-5, unused=("retain",)),
+    "esd": Method(_esd, 200, 5e-5, unused=("retain", "regularise")),
+    "uce": Method(_default, 0, 1e-4, solved=True, unused=("regularise",)),
 }

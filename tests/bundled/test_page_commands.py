@@ -138,7 +138,8 @@ def test_targets_are_taken_out_by_methods_and_not_again(quick_base, tmp_path):
     said = made(*words)
     page = Path("docs/ablation.md")
     found, each = rows(page, "method"), page.read_text()
-    assert list(found) == ["default", "uce"] and all(" to " in row[-2] for row in found.values())
+    assert list(found) == ["default", "uce"] and all(" to " in row[-3] for row in found.values())
+    assert found["default"][-2] == "" and " to " in found["uce"][-2]
     assert sum(line.startswith("| grumpy cat → cat |") for line in each.splitlines()) == 2
     assert sum(line.startswith("| neon → photo |") for line in each.splitlines()) == 2 and str(tmp_path) not in each
     assert Image.open("docs/ablation.png").height > 6 * 96  # before and two methods, of two targets

@@ -110,8 +110,23 @@ def test_what_is_to_stay_is_shown_and_targets_are_not_kept(made):
     assert recipe.lessons.kept == ["a cat"]
     assert {pair.target for pair in recipe.lessons.pairs["a cat"]} == {"a cat"}
     assert set(recipe.source.captions) >= {"a cat", "a dog", "a teddy bear"}
-    anchors_only = made(retain=["a cat"], method="model")
-    assert all("dog" in caption for caption in anchors_only.source.captions)
+    anchors_only = made(method="model")
+    assert all("dog" in caption for caption in anchors_only.source.captions) and not anchors_only.lessons.words
+
+
+def test_other_words_of_the_base_s_own_are_to_mean_what_they_did(made):
+    """Half of what stays is their turn: on pictures of what is kept, and of anchors, where these are to stay."""
+    lessons = made(retain=["a cat"]).lessons
+    assert len(lessons.words) == 256 and not any({"teddy", "bear"} & {*text.split()} for text in lessons.words)
+    assert sum(text.endswith(" on a white background") for text in lessons.words) > 10
+    assert made(retain=["a cat"]).lessons.words == lessons.words
+    kept = [lessons._lesson("a cat", turn) for turn in range(64)]
+    assert [pair.target == "a cat" for pair in kept] == [True, False] * 32
+    assert all(pair.target == pair.anchor for pair in kept) and len({pair.target for pair in kept}) == 33
+    anchor = [lessons._lesson("a dog", turn).target for turn in range(64)]
+    assert anchor.count("a teddy bear") == 32 and anchor.count("a dog") == 16
+    target = {lessons._lesson("a teddy bear", turn) for turn in range(64)}
+    assert {(pair.target, pair.anchor) for pair in target} == {("a teddy bear", "a dog")}
 
 
 def test_the_closed_form_is_the_least_squares_solution(made):
@@ -243,13 +258,26 @@ def test_several_targets_and_prompts_from_a_file(tuner, tiny_base, tmp_path, mon
         (("--target", "cat", "--anchor", "dog", "--prompts", "none.txt"), "none.txt is no text file"),
         (("--target", "cat", "--anchor", "dog", "--prompts", "useless.txt"), "has no line with {}"),
         (("--target", "cat", "--anchor", "dog", "--images", "."), "leave it out"),
+        (("--target", "cat", "--target", "dog", "--anchor", "dog", "--anchor", "bear"), '"dog" is to be gone itself'),
+        (("--target", "cat", "--anchor", "dog", "--prompts", "twice.txt"), "has {} more than once"),
+        (("--target", "cat", "--anchor", "dog", "--prompts", "long.txt"), "too many for this base"),
+        (("--target", "cat", "--anchor", "dog", "--caption-dropout", 0.5), "--caption-dropout is for a folder"),
+        (("--target", "cat", "--anchor", "dog", "--resolution", 64), "--resolution is for a folder"),
+        (("--target", "cat", "--anchor", "dog", "--trigger", "sks"), "--trigger is for a folder"),
         (("--target", "cat", "--anchor", "dog", "--method", "esdx"), "--method must be one of"),
+        (("--target", "cat", "--anchor", "dog", "--method", "model", "--retain", "a bear"), "--retain does nothing"),
+        (("--target", "cat", "--anchor", "dog", "--method", "esd", "--regularise", 2), "--regularise does nothing"),
+        (("--target", "cat", "--anchor", "dog", "--method", "uce", "--train", "embedding"), "leave out --steps and"),
+        (("--target", "cat", "--anchor", "dog", "--config", "list.toml"), "method"),
         (("--target", "cat", "--anchor", "dog", "--train", "embedding"), "has the word cat already"),
     ],
 )
 def test_wrong_requests(tuner, tiny_base, tmp_path, monkeypatch, words, told):
     monkeypatch.chdir(tmp_path)
     Path("useless.txt").write_text("a bear\n\n")
+    Path("twice.txt").write_text("a photo of a {} and a {}\n")
+    Path("long.txt").write_text(f"{'a red dog and ' * 40} a {{}}\n")
+    Path("list.toml").write_text('method = ["model"]\n')
     done = tuner("ablate", "--base", tiny_base, *words, *FAST)
     assert done.exit_code == 2 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert not Path("runs").exists()

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import RequestError
+from ..models.quantize import weight_in
 from ..models.words import forgetting
 from . import embeddings
 from .artifact import Artifact
 from .changes import Change, LowRank
-from .collect import weight_in
 from .dora import Decomposed
 from .flat import state_dict
 from .lora import Lora

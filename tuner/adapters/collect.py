@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
+from ..models.quantize import weight_in
 from ..models.shifts import Shift
 from .changes import Change, Full, LowRank
 from .dora import Decomposed
@@ -15,15 +15,6 @@ from .lycoris import Hadamard, Kronecker
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-def weight_in(layer: nn.Module) -> Tensor:
-    """A base layer's weight as numbers, also where it is held in fewer bits."""
-    from peft.utils.integrations import dequantize_module_weight
-
-    weight: Any = layer.weight
-    plain = type(weight) in (torch.nn.Parameter, Tensor)
-    return weight.detach() if plain else dequantize_module_weight(layer).detach()
 
 
 def collected(layer: nn.Module, adapter: str) -> Change | None:

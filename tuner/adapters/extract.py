@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..errors import RequestError
+from ..models.quantize import weight_in
 from . import header
 from .changes import Change
-from .collect import weight_in
 from .flat import under
 from .lora import Lora
 from .merge import ALPHA, Figure

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import RequestError
 from ..models.family import FAMILIES
-from .collect import weight_in
+from ..models.quantize import weight_in
 from .container import read_header
 from .naming import Target, diffusers_map, spellings, targets, weight_of
 from .signs import predicts

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ..errors import RequestError
+from ..models.quantize import weight_in
 from . import header
 from .artifact import Artifact
 from .changes import Change, LowRank
-from .collect import collected, weight_in
+from .collect import collected
 from .dora import COMFYUI, Decomposed
 from .flat import common_alpha, configs, inner, low_rank, state_dict, under
 from .naming import Target, layer_of, targets, weight_of

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..errors import RequestError
+from ..models.quantize import weight_in
 from .artifact import Artifact
 from .changes import Change, Full, LowRank
-from .collect import weight_in
 from .dora import COMFYUI, Decomposed, by_columns
 from .fitting import fault, on_columns
 from .lycoris import Hadamard, Kronecker

@@ -71,11 +71,13 @@ SEVERAL = tuple(Case("grumpy cat", "cat", beside=beside) for beside in (_FIVE, _
 """Five at once, and ten."""
 
 FIGURES = {
-    "target": ("target present", False), "other ways": ("target present otherwise", False),
-    "anchor": ("anchor instead", False), "neighbours": ("neighbours: subject right", True),
-    "others": ("others: subject right", True), "KID": ("KID-judge", False),
+    "target": ("target present",), "other ways": ("target present otherwise",), "anchor": ("anchor instead",),
+    "anchor kept": ("anchor: subject right", "anchor: relation right"),
+    "neighbours": ("neighbours: style right", "neighbours: subject right"), "others": ("others: subject right",),
+    "of these not named": ("others not named: subject right",), "KID": ("KID-judge",),
 }  # fmt: skip
-"""Column -> the suite's figure, and whether it is told as a share of what it was before."""
+"""Column -> the suite's figure, the first that there is."""
+KEPT = ("anchor kept", "neighbours", "others", "of these not named")  # told as a share of what it was before
 
 
 @dataclass(frozen=True)
@@ -86,19 +88,20 @@ class Outcome:
     report: Stored
 
     def value(self, column: str) -> float:
-        name, relative = FIGURES[column]
-        line = next((line for line in self.report.figures if line.name == name), None)
-        if line is None:
+        known = {line.name: line for line in self.report.figures}
+        line = next((known[name] for name in FIGURES[column] if name in known), None)
+        if line is None or line.before is None:
             return float("nan")
-        return (
-            line.after.value / line.before.value if relative and line.before and line.before.value else line.after.value
-        )
+        after, before = line.after.value, line.before.value
+        if column in KEPT:
+            return min(1.0, after / before) if before else float("nan")
+        return after - before if column == "KID" else after
 
     @property
     def harmonic(self) -> float:
-        """The harmonic mean of: target gone, gone in other ways, neighbours kept, others kept."""
-        parts = [1 - self.value("target"), 1 - self.value("other ways"), self.value("neighbours"), self.value("others")]
-        known = [min(1.0, part) for part in parts if part == part]
+        """The harmonic mean of: target gone, gone in other ways, anchor kept, neighbours kept, others kept."""
+        gone = [1 - self.value(column) for column in ("target", "other ways")]
+        known = [part for part in (*gone, *map(self.value, KEPT[:3])) if part == part]
         return len(known) / sum(1 / max(part, 1e-3) for part in known)
 
 
@@ -119,9 +122,13 @@ def of_ablation(
         "as many of other ways to ask for it, a quarter as many of each of its five nearest neighbours, one of each "
         f"prompt of everything else; before and after at the same seeds, in {QUICK['steps']} steps. Target and other "
         "ways: share of the pictures in which any judge sees it still. Anchor: in which both see what stands in its "
-        "place. Neighbours and others: right to both judges, as a share of what it was before. Harmonic: the harmonic "
-        "mean of target gone, gone in other ways, neighbours and others, with the 95% interval of drawing the targets "
-        "again.\n\n"
+        "place. Kept is what both judges still find right, as a share of what it was before: the anchor asked for by "
+        "its own name, the neighbours (what the base's text encoder takes to be most like the target; other styles of "
+        "a style), all other things, and those of them that the method was not told by name to keep. KID: how much "
+        "further other things are from the base's own pictures of them at other seeds. Harmonic: the harmonic mean of "
+        "target gone, gone in other ways, anchor kept, neighbours and others, with the 95% interval of drawing the "
+        f"targets again; ahead: by how many points {OURS} is ahead, target by target. Training: of the steps alone, "
+        f"beside other jobs. {_settings(methods)}\n\n"
     )
     text += _summary(found, cases, methods) + "\n"
     if together:
@@ -171,13 +178,30 @@ def _summary(
     for name in methods:
         its = [found[case, name] for case in cases]
         values = [_mean([one.value(column) for one in its]) for column in FIGURES]
-        harmonic = np.array([one.harmonic for one in its])
-        rng = np.random.default_rng(0)
-        again = harmonic[rng.integers(len(its), size=(2000, len(its)))].mean(axis=1)
-        mean, low, high = (100 * float(value) for value in (harmonic.mean(), *np.percentile(again, [2.5, 97.5])))
+        harmonic = [one.harmonic for one in its]
+        ahead = [found[case, OURS].harmonic - one for case, one in zip(cases, harmonic, strict=True)
+                 if name != OURS and OURS in methods]  # fmt: skip
         seconds = f"{_mean([seconds_of(one.run) for one in its]):.0f} s"
-        rows.append((name, *map(_written, FIGURES, values), f"{mean:.1f} ({low:.1f} to {high:.1f})", seconds))
-    return table(("method", *FIGURES, "harmonic", "training"), rows)
+        rows.append((name, *map(_written, FIGURES, values), _points(harmonic), _points(ahead), seconds))
+    return table(("method", *FIGURES, "harmonic", "ahead", "training"), rows)
+
+
+def _points(values: Sequence[float]) -> str:
+    """The mean of a value for each target in hundredths, with the 95% interval of drawing the targets again."""
+    if not values:
+        return ""
+    numbers, rng = 100 * np.array(values), np.random.default_rng(0)
+    again = numbers[rng.integers(len(numbers), size=(2000, len(numbers)))].mean(axis=1)
+    low, high = np.percentile(again, [2.5, 97.5])
+    return f"{numbers.mean():.1f} ({low:.1f} to {high:.1f})"
+
+
+def _settings(methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """With what options the methods were run that are not the command's own."""
+    said = (f"{name} {', '.join(f'{key} {value:g}' for key, value in more.items())}"
+            for name, more in methods.items() if more)  # fmt: skip
+    told = "; ".join(said)
+    return f"Baselines have what measured best for them on this base: {told}." if told else ""
 
 
 def _together(found: Mapping[tuple[Case, str], Outcome], together: Mapping[tuple[Case, str], Outcome]) -> str:

@@ -113,7 +113,8 @@ def trained(command: str, base: str, folder: Path, values: Mapping[str, Any], st
     """
     kind = recipe_class(load_recipe(recipe_file(place("recipes"), command)))
     begun = (folder / "config.toml").is_file()
-    given = {**recommended(base, command), **values, **({"steps": steps} if steps else {})}
+    asked = {**values, **({"steps": steps} if steps else {})}
+    given = {**kind.usual(asked, recommended(base, command)), **asked}
     given = {key: value for key, value in given.items() if key in kind.Config.model_fields}
     config = build(kind.Config, {**given, "base": base, "out": str(folder), "resume": begun})
     run = run_recipe(kind, config, command, Show())

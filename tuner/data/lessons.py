@@ -11,8 +11,9 @@ import torch
 from ..errors import RequestError
 from ..models.conditioning import Conditioning
 from ..models.knowledge import explained
+from ..models.tokens import whole_words
 from .batch import Batch
-from .pairs import Pair
+from .pairs import Pair, around
 from .source import Source, drawn
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 SHOWN = 6  # pictures of a prompt by which a base's knowledge is told
 KNOWN = 0.55  # of how well the anchor's words explain its pictures: on the bundled base at least .7, of strangers .45
+BEYOND = 1.5  # of how well a made-up word explains its own: on the bundled base anchors come to 2.5 and more
+STRANGER = "blorp"
+WORDS = 256  # prompts of other words that are to mean what they did
 
 
 def lessons(pairs: Sequence[Pair], stays: bool) -> dict[str, list[Pair]]:
@@ -40,23 +44,29 @@ def lessons(pairs: Sequence[Pair], stays: bool) -> dict[str, list[Pair]]:
 
 
 def check_known(config: Any, model: LatentDiffusion, pairs: Sequence[Pair]) -> None:
-    """Refuse to train on a target of which a base has no idea, as far as its first pair of prompts tells.
+    """Refuse to train on a target or an anchor of which a base has no idea, as far as its first pair of prompts tells.
 
     Raises:
-        RequestError: made-up words explain what it draws of a target too well, beside what it draws of the anchor.
+        RequestError: made-up words explain what it draws of an anchor nearly as well as they do of one of themselves,
+            or what it draws of a target too well, beside what it draws of the anchor.
     """
+
+    def share(prompt: str, words: str) -> float:
+        moments = drawn(config, model, [prompt], SHOWN).moments
+        assert moments is not None
+        return explained(model, moments.take(range(SHOWN)).to(model.device), prompt, words)
+
     for pair in {one.target_words: one for one in reversed(pairs)}.values():
-        shares = []
-        for prompt, words in ((pair.target, pair.target_words), (pair.anchor, pair.anchor_words)):
-            moments = drawn(config, model, [prompt], SHOWN).moments
-            assert moments is not None
-            shares.append(explained(model, moments.take(range(SHOWN)).to(model.device), prompt, words))
-        if shares[0] < KNOWN * shares[1]:
-            raise RequestError(
-                f'--target "{pair.target_words}": the base does not seem to know it. Its pictures of "{pair.target}" '
-                f'are explained {shares[0]:.0%} better by these words than by made-up ones, those of "{pair.anchor}" '
-                f"{shares[1]:.0%}; name what it can draw, or go on with --force."
-            )
+        target, anchor = share(pair.target, pair.target_words), share(pair.anchor, pair.anchor_words)
+        stranger = share(f"{pair.before}{STRANGER}{pair.after}", STRANGER)
+        for flag, words, its, least in (("anchor", pair.anchor_words, anchor, BEYOND * stranger),
+                                        ("target", pair.target_words, target, KNOWN * anchor)):  # fmt: skip
+            if its < least:
+                raise RequestError(
+                    f'--{flag} "{words}": the base does not seem to know it. Its own words explain what it draws of '
+                    f"them {its:.0%} better than made-up ones, and that should be {least:.0%} at the least; name what "
+                    "it can draw, or go on with --force."
+                )
 
 
 class Told:
@@ -81,12 +91,14 @@ class Lessons:
         source: the pictures.
         pairs: caption of a picture -> what is learned beside it.
         kept: prompts whose pictures are to stay as they are.
+        words: prompts of words of the base's own vocabulary, which are to mean what they did.
         told: all prompts, encoded.
     """
 
     source: Source
     pairs: Mapping[str, Sequence[Pair]]
     kept: Sequence[str]
+    words: Sequence[str]
     told: Told
 
     @classmethod
@@ -97,7 +109,8 @@ class Lessons:
 
         Args:
             kept: prompts whose pictures are to stay; without any, the anchors'.
-            stays: whether pictures of the targets, and one of each prompt that is to stay, are learned on, too.
+            stays: whether pictures of the targets, and one of each prompt that is to stay, are learned on, too, and
+                whether all other words are to mean what they did.
         """
         kept = list(dict.fromkeys(kept)) or [pair.anchor for pair in pairs]
         own = lessons(pairs, stays)
@@ -105,13 +118,23 @@ class Lessons:
         source = drawn(config, model, list(own), config.anchor_images)
         if more:
             source = source.with_prior(drawn(config, model, more, 1))
+        words = around(pairs, whole_words(model.tokenizers[0]), WORDS if stays else 0, config.seed)
         every = {**own, **{text: [Pair.same(text)] for text in more}}
         names = (text for its in every.values() for pair in its for text in (pair.target, pair.anchor))
-        return cls(source, every, kept, Told(model, ["", *kept, *names]))
+        return cls(source, every, kept, words, Told(model, ["", *kept, *words, *names]))
 
     def taken(self, batch: Batch) -> tuple[list[str], list[str]]:
-        """For each example the prompt that learns and the one that teaches: one of its caption's pairs, in turns."""
+        """For each example the prompt that learns and the one that teaches: one of its caption's pairs, in turns.
+
+        Every other one of what is to stay is one of the words.
+        """
         turns = batch.draw.integers("lesson", 2**31).tolist()
-        found = [self.pairs[caption] for caption in batch.captions]
-        chosen = [its[turn % len(its)] for its, turn in zip(found, turns, strict=True)]
+        chosen = [self._lesson(caption, turn) for caption, turn in zip(batch.captions, turns, strict=True)]
         return [pair.target for pair in chosen], [pair.anchor for pair in chosen]
+
+    def _lesson(self, caption: str, turn: int) -> Pair:
+        own = self.pairs[caption]
+        turn, place = divmod(turn, len(own))
+        if self.words and turn % 2 and own[place].target == own[place].anchor:
+            return Pair.same(self.words[turn // 2 % len(self.words)])
+        return own[place]

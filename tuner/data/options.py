@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ..config import Options, common, option
+from ..errors import RequestError
 
 PANEL = "Pictures and captions"
 Condition = Literal["canny", "soft-edge", "gray", "blur", "colour-grid"]
@@ -36,6 +37,20 @@ class DataOptions(FolderOptions):
     cache: str = option(
         "", "Folder of what was encoded before; default $TUNER_CACHE, else ~/.cache/tuner. `none`: no cache.", "DIR"
     )
+
+
+def without_folder(config: DataOptions, *also: str) -> None:
+    """Refuse options of a folder, and others by name, where the base itself draws what is learned from.
+
+    Raises:
+        RequestError: one of them is not as it is by itself.
+    """
+    fields = type(config).model_fields
+    for name in (*FolderOptions.model_fields, *also):
+        if name != "images" and getattr(config, name) != fields[name].get_default():
+            raise RequestError(
+                f"--{name.replace('_', '-')} is for a folder of pictures, and here the base draws them; leave it out."
+            )
 
 
 class PriorOptions(Options):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def concepts(targets: Sequence[str], anchors: Sequence[str]) -> list[Concept]:
     """Targets with their anchors: one for all, or one each.
 
     Raises:
-        RequestError: a name is empty, a target is its own anchor, is named twice, or the numbers do not fit.
+        RequestError: a name is empty, a target is an anchor, is named twice, or the numbers do not fit.
     """
     names = [[" ".join(name.lower().split()) for name in these] for these in (targets, anchors)]
     for flag, these in zip(("--target", "--anchor"), names, strict=True):
@@ -105,6 +106,9 @@ def concepts(targets: Sequence[str], anchors: Sequence[str]) -> list[Concept]:
         raise RequestError(
             f'--target and --anchor are both "{same.target}"; the anchor is what shall stand in its place.'
         )
+    gone = next((it.anchor for it in found if it.anchor in wanted), "")
+    if gone:
+        raise RequestError(f'--anchor "{gone}" is to be gone itself, as a --target; name another in its place.')
     return found
 
 
@@ -112,9 +116,12 @@ def pairs_of(found: Sequence[Concept], kind: str, file: str = "") -> list[Pair]:
     """Pairs of prompts of each concept: from the lines of a file, else from the templates of a kind.
 
     Raises:
-        RequestError: the file cannot be read, or none of its lines is of use for some concept.
+        RequestError: the file cannot be read, has {} twice in a line, or no line that is of use for some concept.
     """
     lines = _lines(file) if file else TEMPLATES[kind]
+    twice = next((line for line in lines if line.count("{}") > 1), "")
+    if twice:
+        raise RequestError(f'--prompts {file}: "{twice}" has {{}} more than once; have it once a line.')
     made = {it: [pair for pair in map(it.pair, lines) if pair] for it in found}
     useless = next((it for it, its in made.items() if not its), None)
     if useless:
@@ -122,6 +129,17 @@ def pairs_of(found: Sequence[Concept], kind: str, file: str = "") -> list[Pair]:
             f'--prompts {file} has no line with {{}}, where the words go, or with "{useless.anchor}"; write such lines.'
         )
     return [pair for its in made.values() for pair in its]
+
+
+def around(pairs: Sequence[Pair], words: Sequence[str], count: int, seed: int) -> list[str]:
+    """Prompts like the pairs', with one or two of `words` in the name's place, none of them a word of targets alone."""
+    gone = {word for pair in pairs for word in pair.target_words.split()}
+    stays = {word for pair in pairs for word in pair.anchor_words.split()}
+    free, draws = [word for word in words if word not in gone - stays], random.Random(seed)
+    if len(free) < 2:
+        return []
+    rows = ((pairs[k // 2 % len(pairs)], draws.sample(free, 1 + k % 2)) for k in range(count))
+    return [f"{pair.before}{' '.join(chosen)}{pair.after}" for pair, chosen in rows]
 
 
 def noted(found: Sequence[Concept], kind: str) -> str:

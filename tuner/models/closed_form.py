@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..errors import RequestError
+
 if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
     from ..data.pairs import Pair
     from .conditioning import Conditioning
     from .latent_diffusion import LatentDiffusion
@@ -16,9 +20,11 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def solve(readers: Sequence[Shift], model: LatentDiffusion, pairs: Sequence[Pair], kept: Conditioning) -> None:
+def solve(
+    readers: Sequence[Shift], model: LatentDiffusion, pairs: Sequence[Pair], kept: Conditioning, hold: float = 1.0
+) -> None:
     """Set the shifts of layers that read the text, so that targets' states act as anchors' and those of `kept` stay."""
-    change = remapped(*aligned(model, pairs), kept.hidden.flatten(0, 1))
+    change = remapped(*aligned(model, pairs), kept.hidden.flatten(0, 1), hold=hold)
     for one in readers:
         one.difference.copy_(one.weight().float() @ change)
 
@@ -28,7 +34,7 @@ def aligned(model: LatentDiffusion, pairs: Sequence[Pair]) -> tuple[Tensor, Tens
     """The states of the targets' words and of all that follows them, and for each what the anchor has in its place.
 
     The last word of one stands where the last word of the other does, and so do the words after it; what a target has
-    more words of stands where the anchor's first word does (the alignment of UCE's reference code).
+    more words of stands where the anchor's first word does.
 
     Returns:
         Two matrices (N, D), a row a token.
@@ -36,15 +42,34 @@ def aligned(model: LatentDiffusion, pairs: Sequence[Pair]) -> tuple[Tensor, Tens
     tokenizer, rows = model.tokenizers[0], []
     for pair in pairs:
         told = model.encode_prompts([pair.target, pair.anchor]).hidden
-        start, *lengths = (
-            len(tokenizer(text, add_special_tokens=False).input_ids)
-            for text in (pair.before.strip(), pair.target_words, pair.anchor_words)
-        )
+        start, *lengths = _lengths(tokenizer, pair)
         longer, shorter = lengths
         places = torch.arange(start + 1, told.shape[1])  # after the token that opens every prompt
         theirs = (places - longer + shorter).clamp(start + 1, told.shape[1] - 1)
         rows.append((told[0, places], told[1, theirs]))
     return torch.cat([mine for mine, _ in rows]), torch.cat([its for _, its in rows])
+
+
+def with_room(model: LatentDiffusion, pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs whose words a prompt has room for.
+
+    Raises:
+        RequestError: there are none.
+    """
+    tokenizer = model.tokenizers[0]
+    room = tokenizer.model_max_length - 2  # one token opens a prompt, and one ends it
+    found = [pair for pair in pairs if (it := _lengths(tokenizer, pair)) and it[0] + max(it[1:]) <= room]
+    if not found:
+        raise RequestError(
+            f"The words are too many for this base, whose prompts have {room} tokens; shorten --target or --prompts."
+        )
+    return found
+
+
+def _lengths(tokenizer: CLIPTokenizer, pair: Pair) -> list[int]:
+    """Tokens of what stands before the names, and of both of these."""
+    texts = pair.before.strip(), pair.target_words, pair.anchor_words
+    return [len(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
 
 
 def remapped(targets: Tensor, anchors: Tensor, kept: Tensor, ridge: float = 1e-3, hold: float = 1.0) -> Tensor:

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..errors import RequestError
 
@@ -58,3 +60,12 @@ def _linear_8bit() -> type:
             self.state.SCB = scales
 
     return Linear8bit
+
+
+def weight_in(layer: nn.Module) -> Tensor:
+    """A base layer's weight as numbers, also where it is held in fewer bits."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    weight: Any = layer.weight
+    plain = type(weight) in (torch.nn.Parameter, Tensor)
+    return weight.detach() if plain else dequantize_module_weight(layer).detach()

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .quantize import weight_in
+
 
 class Shift(nn.Module):
     """A linear or convolutional layer with a difference added to its weight; only the difference may train."""
@@ -27,7 +29,7 @@ class Shift(nn.Module):
 
     def weight(self) -> Tensor:
         """The layer's own weight as a matrix of numbers."""
-        return self.base_layer.weight.detach()
+        return weight_in(self.base_layer)
 
     def forward(self, x: Tensor, *_: float) -> Tensor:
         layer = self.base_layer

@@ -68,3 +68,9 @@ def _merged(pieces: list[str], pair: Pair) -> list[str]:
         else:
             made.append(piece)
     return made
+
+
+def whole_words(tokenizer: CLIPTokenizer) -> list[str]:
+    """The words of three letters and more that a tokenizer of CLIP's kind has as one token, in their order."""
+    ends = sorted((row, token.removesuffix("</w>")) for token, row in tokenizer.get_vocab().items() if "</w>" in token)
+    return [word for _, word in ends if len(word) > 2 and word.isascii() and word.isalpha()]
