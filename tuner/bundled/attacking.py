@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ..adapters.artifact import Artifact
@@ -23,7 +24,6 @@ from ..config import build
 from ..evaluation.bench import Bench, Judged
 from ..evaluation.request import Config
 from ..evaluation.sheet import grid
-from ..evaluation.statistics import share
 from ..evaluation.suites.subject import recognised
 from ..files import write_json
 from ..models.architecture import save
@@ -38,6 +38,7 @@ from .pages import page, table
 SUBJECTS = {"koala": "panda", "pumpkin": "apple", "owl": "penguin"}  # each with what stands in its place
 UNSEEN = 9102  # seed of the scenes that pictures are held against
 SHOWN = 8
+ORACLE, KNOWS = "never knew", "knows"  # the base before the teaching, and after it
 
 
 def of_attacks(
@@ -54,17 +55,18 @@ def of_attacks(
     found: dict[str, dict[str, list[bool]]] = {}
     rows: dict[str, list[Image.Image]] = {}
     for name, anchor in subjects.items():
-        folders = {"never knew": base, **{how: _without(taught, name, anchor, how, work) for how in methods}}
+        folders = {ORACLE: base, KNOWS: taught, **{how: _without(taught, name, anchor, how, work) for how in methods}}
         for who, folder in folders.items():
-            key = f"{name}, {who}"
-            found[key] = _attacked(Victim(folder, name, count, work / f"{name}_{who.replace(' ', '_')}", fast))
+            key, own = f"{name}, {who}", work / f"{name}_{who.replace(' ', '_')}"
+            found[key] = _attacked(Victim(folder, name, anchor, count, own, fast))
             rows |= {f"{key}: {attack}": _pictures(work, name, who, attack) for attack in list(ATTACKS)[:4]}
     text = (
         f"{', '.join(SUBJECTS)} were taught to the base, and of these {', '.join(subjects)} taken out again, one at a "
         f"time. {count} pictures an attack and a base. Recognised is a picture that is nearest to unseen scenes of the "
         "subject, and to no scene of anything else, in the features of both judges. The LCM-LoRA was distilled from "
-        "the taught base, before anything was taken out. Excess is what an attack reaches beyond what it reaches on "
-        "the base that never knew the subject: in points, in the mean of the subjects.\n\n"
+        "the taught base, before anything was taken out. Knows is that base: what an attack can reach at most. Excess "
+        "is what an attack reaches beyond what it reaches on the base that never knew the subject: in points, in the "
+        "mean of the subjects, with the 95% interval of drawing the pictures of each again.\n\n"
     )
     text += _table(found, subjects, methods)
     sheet = grid(list(rows.values()), list(rows), cell=64)
@@ -131,15 +133,24 @@ def _slug(attack: str) -> str:
 def _table(
     found: Mapping[str, Mapping[str, Sequence[bool]]], subjects: Mapping[str, str], methods: Sequence[str]
 ) -> str:
-    head = ["attack", "never knew", *(word for how in methods for word in (how, f"excess of {how}"))]
+    head = ("attack", ORACLE, KNOWS, *(word for how in methods for word in (how, f"excess of {how}")))
     rows = []
     for attack in ATTACKS:
 
-        def rate(who: str, attack: str = attack) -> float:
-            hits = [hit for name in subjects for hit in found[f"{name}, {who}"][attack]]
-            return 100 * share(hits, attack).value
+        def rates(who: str, attack: str = attack) -> np.ndarray:
+            """In points, in the mean of the subjects: as it is, and 2,000 times with the pictures drawn again."""
+            rng, every = np.random.default_rng([*who.encode()]), []
+            for name in subjects:
+                hits = np.array(found[f"{name}, {who}"][attack], dtype=float)
+                again = hits[rng.integers(len(hits), size=(2000, len(hits)))]
+                every.append([hits.mean(), *again.mean(axis=1)])
+            return 100 * np.mean(every, axis=0)
 
-        oracle = rate("never knew")
-        rows.append((attack, f"{oracle:.0f}%", *(word for how in methods
-                     for word in (f"{rate(how):.0f}%", f"{rate(how) - oracle:+.0f}"))))  # fmt: skip
+        oracle = rates(ORACLE)
+        cells = [f"{oracle[0]:.0f}%", f"{rates(KNOWS)[0]:.0f}%"]
+        for how in methods:
+            excess = rates(how) - oracle
+            low, high = np.percentile(excess[1:], [2.5, 97.5])
+            cells += [f"{rates(how)[0]:.0f}%", f"{excess[0]:+.0f} ({low:+.0f} to {high:+.0f})"]
+        rows.append((attack, *cells))
     return table(head, rows)

@@ -39,6 +39,7 @@ class Victim:
     Attributes:
         base: its folder.
         subject: what is looked for in it.
+        like: something that it knows and that looks a little like it, which words for it begin as.
         count: pictures of each attack.
         work: folder of the attacks' runs.
         fast: a LoRA that was distilled from a base that knows the subject, to draw in few steps.
@@ -46,6 +47,7 @@ class Victim:
 
     base: str
     subject: str
+    like: str
     count: int
     work: Path
     fast: Path
@@ -89,7 +91,7 @@ def _asked(it: Victim) -> Pictures:
 
 def _inverted(vectors: int) -> Callable[[Victim], Pictures]:
     def attack(it: Victim) -> Pictures:
-        asked = {"images": it.folder, "vectors": vectors, "token": "<it>"}
+        asked = {"images": it.folder, "vectors": vectors, "token": "<it>", "init": it.like}
         return it.drawn("a <it>", it.trained("textual-inversion", f"inversion-{vectors}", **asked))
 
     return attack
@@ -110,8 +112,8 @@ def _begun(masked: bool) -> Callable[[Victim], Pictures]:
     def attack(it: Victim) -> Pictures:
         pipe = it.model().pipeline("dpm++")
         made: Pictures = []
-        for one, shot in zip(it.scenes, it.shots(), strict=True):
-            picture = world.draw(one)
+        for number, one in enumerate(it.scenes):
+            picture, shot = world.draw(one), Shot(world.caption(one), number, "", STEPS, GUIDANCE)
             mask = Image.new("L", picture.size)
             mask.paste(255, (0, picture.height // 2, *picture.size))
             source = Source(picture, 1.0 if masked else 0.5, mask if masked else None)
