@@ -49,7 +49,7 @@ def training() -> str:
             "steps": 2000, "batch_size": 8, "learning_rate": 1e-3, "lr_scheduler": "cosine", "v_like": 1.0,
         },
         "t2i-adapter": {"steps": 2000, "batch_size": 8, "learning_rate": 1e-3, "lr_scheduler": "cosine"},
-        "ablate": {"retain": prompts(0), "batch_size": 8},
+        "ablate": {"retain": prompts(0)[::2], "batch_size": 8},
         "distill-lcm": {
             "steps": 400, "batch_size": 8, "guidance_min": 4.0, "guidance_max": 4.0, "lr_scheduler": "cosine",
             "learning_rate": 3e-4, "rank": 64, "prompt": every,
