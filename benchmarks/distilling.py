@@ -8,9 +8,10 @@ imports beside our own requirements: `pip install --no-deps --target site "webda
 pictures with torchvision, in whose stead stand a few functions below, which do the same to pictures of the right size.
 
 Both distil the same scenes with the same rank, layers, batch, steps, learning rate and guidance (the script counts it
-from 0), and with what the script has by itself, in a process each, on one thread. First short runs in turns, for the
-seconds between two optimizer steps (medians, the first ten left out) and the process's peak memory; then the whole
-training, whose LoRAs are judged by the suite few-step at the same seeds.
+from 0), and with what the script has by itself, in a process each, on one thread. The script computes its targets in
+bfloat16 wherever it runs, which a CPU without such units does slowly; "in fp32" is the script with that switched off.
+First short runs in turns, for the seconds between two optimizer steps (medians, the first ten left out) and the
+process's peak memory; then the whole training, whose LoRAs are judged by the suite few-step at the same seeds.
 """
 
 import argparse
@@ -32,7 +33,13 @@ from types import ModuleType
 from typing import Any
 
 SEED, WARM = 9002, 10
-OURS, SAME, PLAIN = "`tuner distill-lcm`", "diffusers' script, our settings", "diffusers' script, its own"
+OURS, SAME = "`tuner distill-lcm`", "diffusers' script in fp32, our settings"
+HALVED, PLAIN = "diffusers' script as it is, our settings", "diffusers' script as it is, its own settings"
+LAYERS = ",".join([
+    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
+    "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv",
+])  # fmt: skip
+"""The script's own but for `time_emb_proj`: those that ours trains."""
 COLUMNS = ("subject right", "background right", "KID-judge", "recall-judge")
 
 
@@ -57,6 +64,8 @@ def diffusers(task: Mapping[str, Any]) -> Path:
     from safetensors.torch import load_file, save_file
 
     stand_in()
+    if task["way"] == SAME:
+        unhalved()
     sys.path.insert(0, task["site"])
     every = str(10 * task["steps"])  # neither checkpoints nor pictures
     sys.argv = [
@@ -72,6 +81,18 @@ def diffusers(task: Mapping[str, Any]) -> Path:
     file = Path(task["out"]) / "it.safetensors"
     save_file({key: tensor.to(torch.float32).contiguous() for key, tensor in named.items()}, file)
     return file
+
+
+def unhalved() -> None:
+    """Switch off what the script does in bfloat16 on a CPU."""
+    import torch
+
+    whole = torch.autocast
+
+    def plain(device_type: str, *args: Any, **more: Any) -> Any:
+        return whole(device_type, *args, **{**more, "enabled": device_type != "cpu" and more.get("enabled", True)})
+
+    torch.autocast = plain  # type: ignore[assignment, misc]
 
 
 def stand_in() -> None:
@@ -165,6 +186,7 @@ def tasks(asked: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     from tuner.bundled.figures import known_to
     from tuner.bundled.folders import write_world
     from tuner.models.latent_diffusion import BUNDLED, recommended
+    from tuner.training.optimizers import BETAS
 
     write_world(folder / "scenes", asked.scenes, SEED, subjects=tuple(known_to(asked.base)), mixture=True)
     own = recommended(asked.base, "distill-lcm")
@@ -175,14 +197,16 @@ def tasks(asked: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     rate, course = own.get("learning_rate", 1e-4), own.get("lr_scheduler", "constant")
     same = ["--learning_rate", str(rate), "--lr_scheduler", course,
             "--lr_warmup_steps", "0", "--w_min", str(scale), "--w_max", str(scale), "--loss_type", "huber",
-            "--lora_rank", str(own.get("rank", 64)), "--lora_alpha", str(own.get("rank", 64))]  # fmt: skip
-    ways = {OURS: [], **({SAME: same, PLAIN: ["--lr_warmup_steps", "0"]} if asked.peer else {})}
+            "--lora_rank", str(own.get("rank", 64)), "--lora_alpha", str(own.get("rank", 64)),
+            "--lora_target_modules", LAYERS, "--adam_beta2", str(BETAS[1])]  # fmt: skip
+    peers = {SAME: same, HALVED: same, PLAIN: ["--lr_warmup_steps", "0"]}
+    ways: dict[str, list[str]] = {OURS: [], **(peers if asked.peer else {})}
     return {way: {**shared, "way": way, "more": more} for way, more in ways.items()}
 
 
 def costs(ways: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace, folder: Path) -> Iterator[list[str]]:
     """The rows of the table of time and memory."""
-    yield ["", "steps a second, by the script's", "seconds a step", "memory, MiB"]
+    yield ["", "steps a second, by the script's in fp32", "seconds a step", "memory, MiB"]
     own = [way for way in ways if way != PLAIN]
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in own}
     for number in range(asked.rounds):
@@ -190,7 +214,7 @@ def costs(ways: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace, fold
             out = folder / f"short-{own.index(way)}-{number}"
             found[way].append(done({**ways[way], "steps": asked.short, "out": str(out)}))
     for way, runs in found.items():
-        pairs = zip(found[own[-1]], runs, strict=True)
+        pairs = zip(found.get(SAME, runs), runs, strict=True)
         ratio = median(peer["seconds"] / mine["seconds"] for peer, mine in pairs)
         middle = {key: median(run[key] for run in runs) for key in ("seconds", "memory")}
         yield [way, f"{ratio:.2f}", f"{middle['seconds']:.3f}", f"{middle['memory']:,.0f}"]

@@ -24,6 +24,7 @@ from tuner.adapters.artifact import Export
 from tuner.adapters.lora import Lora
 from tuner.config import common
 from tuner.data.batch import Batch
+from tuner.data.options import without_folder
 from tuner.data.prompted import PromptOptions, prompted, prompts_of
 from tuner.data.source import Source
 from tuner.errors import RequestError
@@ -38,7 +39,8 @@ from tuner.run import Run
 from tuner.sampling.guidance import guided
 from tuner.sampling.manner import LCM_STEPS, Manner
 
-NEW = 20  # by how much new weights learn faster than a base's own
+SLOWER = 20  # than a LoRA a base's own weights learn
+NEW = 5  # times as fast as these what is new among them learns
 EVERY: list[Layer] = ["attention", "feed-forward", "projections", "convolutions"]
 
 
@@ -81,7 +83,7 @@ class DistillLcm(Recipe):
 
     @classmethod
     def default_name(cls, config: DistillLcmOptions) -> str:
-        return f"{Path(config.base).name.removesuffix('.safetensors')}-lcm"
+        return f"{Path(config.base).resolve().name.removesuffix('.safetensors')}-lcm"
 
     @classmethod
     def usual(cls, given: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +95,7 @@ class DistillLcm(Recipe):
         if not given.get("full"):
             return defaults
         rate = defaults.get("learning_rate", cls.Config.model_fields["learning_rate"].default)
-        return {**defaults, "learning_rate": rate / NEW, "ema": 0.95, "guidance_min": 2.0, "guidance_max": 8.0}
+        return {**defaults, "learning_rate": rate / SLOWER, "ema": 0.95, "guidance_min": 2.0, "guidance_max": 8.0}
 
     @classmethod
     def check(cls, config: DistillLcmOptions) -> None:
@@ -107,20 +109,27 @@ class DistillLcm(Recipe):
                 config.full and config.quantize != "none"
             ),
             "--snr-gamma is for losses of noise, and this one is of pictures; leave it out": config.snr_gamma,
+            "--v-like is for losses of noise, and this one is of pictures; leave it out": config.v_like,
+            "--rank and --targets are a LoRA's, and --full has none; leave them out": config.full
+            and (config.rank != 64 or config.targets != EVERY),
+            "--prompt-images are drawn of prompts, and --images are there already; leave it out": config.images
+            and (config.prompt_images > 1),
         }
         for sentence, holds in wrong.items():
             if holds:
                 raise RequestError(f"{sentence}.")
-        if not prompts_of(config):
+        if prompts_of(config):
+            without_folder(config)
+        else:
             super().check(config)
 
     def groups(self) -> list[dict[str, Any]]:
-        """All that trains; the layer that is told the guidance is new, and learns as fast as a LoRA."""
-        if not self.config.full:
+        """All that trains; the layer that is told the guidance is new, and learns faster than what it began with."""
+        if not self.config.full or self.config.optimizer == "prodigy":
             return super().groups()
         new = self.unet.time_embedding.cond_proj.weight
         old = [p for p in self.unet.parameters() if p is not new]
-        return [{"params": old}, {"params": [new], "lr": 5 * self.config.learning_rate}]
+        return [{"params": old}, {"params": [new], "lr": NEW * self.config.learning_rate}]
 
     def data(self, run: Run) -> Source:
         return prompted(self.config, self.teacher)
@@ -154,7 +163,7 @@ class DistillLcm(Recipe):
     @property
     def manner(self) -> Manner:
         """How pictures are drawn with what comes out."""
-        few = ("ddim-trailing", self.way.phases) if self.way.phases > 1 else ("lcm", LCM_STEPS)
+        few = ("ddim-trailing", self.way.phases) if self.way.phases > 1 else ("lcm", min(LCM_STEPS, self.way.steps))
         scale = (self.config.guidance_min + self.config.guidance_max) / 2 if self.config.full else 1.0
         return Manner(*few, scale, self.way.steps)
 

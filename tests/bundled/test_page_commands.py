@@ -126,7 +126,8 @@ def test_the_base_is_distilled_twice_and_judged_by_its_steps(quick_base, tmp_pat
     assert "9 pictures a row, 3 of each of 3 prompts" in text and str(tmp_path) not in text
     assert list(rows(page, "distilled on")) == ["6 scenes", "prompts alone"]
     beside = rows(page, "beside")
-    assert list(beside) == ["a LoRA of a teddy bear", "nothing", "grumpy cat taken out"]
+    assert list(beside) == ["nothing", "a LoRA of a teddy bear", "grumpy cat taken out"]
+    assert page.read_text().count("| nothing |") == 2
     assert all("%" in cell for row in beside.values() for cell in row[1:])
     sheet = Image.open("docs/distill-lcm.png")
     assert sheet.width >= 2 * 340 and sheet.height > 2 * 230 + 9 * 84  # charts above, rows of pictures below

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from tuner.adapters.artifact import Artifact
+from tuner.adapters.header import manner
 from tuner.config import build, read_toml
 from tuner.models.latent_diffusion import LatentDiffusion
 from tuner.models.samplers import scheduler
@@ -28,6 +29,7 @@ FAST = (
     "--steps", 2, "--batch-size", 2, "--samples", 0, "--learning-rate", "1e-3", "--rank", 4, "--targets", "attention",
     "--threads", 1, "--quiet",
 )  # fmt: skip
+WHOLE = ("--steps", 2, "--batch-size", 2, "--samples", 0, "--threads", 1, "--quiet")  # a whole model has no rank
 CAT = ("--prompt", "a cat")
 FLAGS = "--sampler lcm --steps 4 --guidance 1"
 
@@ -174,6 +176,26 @@ def test_prompts_alone_are_enough_and_the_file_says_how_to_draw(tuner, tiny_base
         assert said in Image.open(f"{out}/0000.png").text["parameters"]
 
 
+def test_a_way_of_two_steps_is_drawn_in_two(tuner, tiny_base, tmp_path):
+    result = tuner("distill-lcm", "--base", tiny_base, *CAT, *FAST, "--teacher-steps", 2, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-1].endswith("--sampler lcm --steps 2 --guidance 1")
+    file = tmp_path / "run" / "tiny-lcm.safetensors"
+    drawn = tuner("generate", "a cat", "--base", tiny_base, "--adapter", file, "--quiet", "--out", tmp_path / "drawn")
+    assert drawn.exit_code == 0, drawn.stderr
+
+
+def test_merged_with_others_it_is_drawn_as_before(tuner, tiny_base, images, tmp_path):
+    """Else twenty steps with guidance would be taken through what was made for four without."""
+    for call in (("distill-lcm", *CAT, "--teacher-steps", 20, "--out", tmp_path / "lcm"),
+                 ("lora", "--images", images, "--name", "it", "--out", tmp_path / "it")):  # fmt: skip
+        assert tuner(*call, "--base", tiny_base, *FAST).exit_code == 0
+    files = [tmp_path / "it" / "it.safetensors", tmp_path / "lcm" / "tiny-lcm.safetensors"]
+    made = tuner("merge", *files, "--out", tmp_path / "both.safetensors")
+    assert made.exit_code == 0, made.stderr
+    assert manner(tmp_path / "both.safetensors") == Manner("lcm", 4, 1.0, 20)
+
+
 def test_the_sampler_lcm_takes_few_steps_by_itself(tuner, tiny_base, tmp_path):
     call = ("generate", "a cat", "--base", tiny_base, "--sampler", "lcm", "--quiet")
     assert tuner(*call, "--out", tmp_path / "few").exit_code == 0
@@ -184,7 +206,7 @@ def test_the_sampler_lcm_takes_few_steps_by_itself(tuner, tiny_base, tmp_path):
 def test_a_whole_model_draws_in_plain_diffusers_and_hears_the_guidance(tuner, tiny_family, tmp_path, family):
     import diffusers
 
-    call = ("distill-lcm", "--base", tiny_family(family), *CAT, *FAST, "--full", "--learning-rate", 0.01)
+    call = ("distill-lcm", "--base", tiny_family(family), *CAT, *WHOLE, "--full", "--learning-rate", 0.01)
     bounds = ("--guidance-min", 2, "--guidance-max", 6, "--teacher-steps", 25)
     result = tuner(*call, *bounds, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
@@ -246,7 +268,7 @@ def test_a_base_brings_prompts_for_those_who_have_nothing(tuner, tiny_base, imag
         "both": (("--full", "--learning-rate", 3e-4, "--ema", 0), ["a cat", "a dog"], 3e-4, 0.0),
     }
     for name, (flags, prompts, rate, ema) in ways.items():
-        call = ("distill-lcm", "--base", base, *flags, "--steps", 0, "--samples", 0, "--rank", 4, "--quiet")
+        call = ("distill-lcm", "--base", base, *flags, "--steps", 0, "--samples", 0, "--quiet")
         tuner(*call, "--out", tmp_path / name)  # fails in the end, having learned nothing
         values = read_toml(tmp_path / name / "config.toml")
         assert (values["prompt"], values["learning_rate"], values["ema"]) == (prompts, pytest.approx(rate), ema)
@@ -261,6 +283,12 @@ def test_a_base_brings_prompts_for_those_who_have_nothing(tuner, tiny_base, imag
         ((*CAT, "--teacher-steps", 30), "--teacher-steps 30 does not divide this base's 1000"),
         ((*CAT, "--phases", 4), "--phases 4 does not divide --teacher-steps 50"),
         ((*CAT, "--full", "--quantize", "nf4"), "leave out it or --full"),
+        ((*CAT, "--full"), "--rank and --targets are a LoRA's"),
+        ((*CAT, "--teacher-steps", 1000), "--teacher-steps 1000 leaves no way"),
+        ((*CAT, "--v-like", 1), "--v-like"),
+        ((*CAT, "--trigger", "sks"), "--trigger is for a folder of pictures"),
+        ((*CAT, "--resolution", 64), "--resolution is for a folder of pictures"),
+        (("--images", ".", "--prompt-images", 2), "--prompt-images are drawn of prompts"),
         ((*CAT, "--snr-gamma", 5), "--snr-gamma"),
         ((*CAT, "--loss", "l3"), "--loss must be one of huber, l2, not l3"),
         ((), "There is nothing to learn from"),

@@ -10,6 +10,7 @@ from typing import Any
 from .. import __version__
 from ..errors import RequestError
 from ..models.family import FAMILIES
+from ..sampling.manner import Manner
 from . import header
 from .ground import Ground
 from .signs import predicts, told
@@ -83,7 +84,7 @@ def _asked(family: str, sources: Sequence[Source], ground: Ground) -> str:
 
 
 def of_merge(sources: Sequence[Source], ground: Ground, made: Mapping[str, Any], out: Path) -> dict[str, str]:
-    """The metadata of a file made of one, whose own is kept, or of several.
+    """The metadata of a file made of one, whose own is kept, or of several. How a distilled one is drawn with stays.
 
     Args:
         made: how: the method and its settings.
@@ -91,9 +92,11 @@ def of_merge(sources: Sequence[Source], ground: Ground, made: Mapping[str, Any],
     """
     plain = [header.plain(source.metadata) for source in sources]
     kept = {key: value for key, value in plain[0].items() if key not in _MADE_ANEW} if len(plain) == 1 else {}
+    way = next((found for said in plain if (found := Manner.of(said))), None)
     joined = {key: ", ".join(_each(said.get(key, "") for said in plain)) for key in _JOINED}
     return {
-        **kept, **facts(sources, ground), **{key: value for key, value in joined.items() if value},
+        **kept, **(way.metadata() if way else {}), **facts(sources, ground),
+        **{key: value for key, value in joined.items() if value},
         "title": kept.get("title", out.stem), "output_name": out.stem, **origin(sources, made),
     }  # fmt: skip
 

@@ -58,7 +58,7 @@ def of_few_steps(base: str, scenes: int, count: int, out: Path, work: Path, runs
     reports = side_by_side(base, files, config)
     sheet = _stacked([charts(_curves(reports), f"the base in {told(TEACHER)}"), _pictures(reports)])
     text = _text(base, reports, made, config)
-    text += "\n## Beside other adapters\n\n" + stacked(base, files["prompts alone"], runs, count // 8, steps)
+    text += "\n## Beside other adapters\n\n" + stacked(base, files["prompts alone"], runs, count // 4, steps)
     return page(out, COMMAND, "Drawing in few steps", "few-step-figures", text, sheet, "by steps")
 
 

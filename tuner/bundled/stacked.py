@@ -21,6 +21,7 @@ from ..evaluation.statistics import share
 from ..evaluation.suites.subject import OTHERS, recognised
 from ..models.latent_diffusion import recommended
 from ..places import place
+from ..sampling.manner import Manner
 from ..sampling.shots import Shot
 from .erasing import CASES, run_of
 from .learning import lora
@@ -49,9 +50,8 @@ def stacked(base: str, fast: Path, runs: Path, count: int, steps: int = 0) -> st
     others = it.drawn([], rest)
     gallery = Gallery.open(str(place("datasets") / SUBJECT.replace(" ", "_")), "--images")
     bears = it.prompts(f"a {SUBJECT}", count)
-    sets = it.both([files[learned.name]], bears)
-    rows = [(f"a LoRA of a {SUBJECT}", "recognised",
-             *_cells(recognised(it.bench, sets, gallery, others), SUBJECT))]  # fmt: skip
+    rows = [(who, f"{SUBJECT} recognised", *_cells(recognised(it.bench, it.both(its, bears), gallery, others), SUBJECT))
+            for who, its in (("nothing", []), (f"a LoRA of a {SUBJECT}", [files[learned.name]]))]  # fmt: skip
     cats, erased = it.prompts(f"a {TAKEN.target}", count), Erased.of(_with(it.bench, files[taken.name]))
     before, anchors = it.both([], cats), it.prompts(f"a {TAKEN.anchor}", count)
     known = ((cats, before[0]), (anchors, it.drawn([], anchors)), (rest, others))
@@ -86,10 +86,12 @@ class _Stack:
         way = manner(self.fast)
         assert way is not None
         few = [replace(shot, steps=way.steps, guidance=way.guidance) for shot in shots]
-        return [self.drawn(files, shots), self.drawn([*files, self.fast], few, way.sampler)]
+        return [self.drawn(files, shots), self.drawn([*files, self.fast], few, way)]
 
-    def drawn(self, files: Sequence[Path], shots: Sequence[Shot], sampler: str = "") -> list[Image.Image]:
-        with adapted(self.bench.pipe(self.bench.judged.base, sampler), [(file, 1.0) for file in files]) as pipe:
+    def drawn(self, files: Sequence[Path], shots: Sequence[Shot], way: Manner | None = None) -> list[Image.Image]:
+        plain = self.bench.pipe(self.bench.judged.base, way.sampler if way else "")
+        plain.scheduler.register_to_config(**(way.schedule if way else {}))
+        with adapted(plain, [(file, 1.0) for file in files]) as pipe:
             return self.bench.drawn(pipe, shots, "together")
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from ..adapters.header import manner
 from ..models.latent_diffusion import recommended
-from ..models.samplers import SAMPLERS
 from ..sampling.manner import LCM_GUIDANCE, LCM_STEPS, Manner
 from .bench import Bench, need
 from .judged import Judged
@@ -49,10 +48,8 @@ def manner_of(judged: Judged) -> Manner | None:
 
 
 def _of_base(base: str) -> Manner | None:
-    values = recommended(base, "generate") if base else {}
-    if values.get("sampler") not in SAMPLERS:
-        return None
-    return Manner(values["sampler"], int(values.get("steps", LCM_STEPS)), float(values.get("guidance", LCM_GUIDANCE)))
+    usual = {"steps": LCM_STEPS, "guidance": LCM_GUIDANCE, "teacher_steps": Manner.teacher_steps}
+    return Manner.of({**usual, **recommended(base, "generate")}) if base else None
 
 
 def sides(bench: Bench) -> tuple[Side, Side]:
@@ -74,7 +71,7 @@ def sides(bench: Bench) -> tuple[Side, Side]:
          "distilled model and by --against the base that it was distilled from.")  # fmt: skip
     left = [pair for pair in judged.adapters if pair not in few] if few or origin != judged.base else []
     way = said or FEW
-    scale = c.guidance if said is None and _told(bench) else way.guidance
+    scale = c.guidance if said is None and is_told(bench, judged.base) else way.guidance
     student = Side("student", judged.base, judged.adapters, way.sampler, scale, way.schedule if said else {})
     return student, Side("teacher", origin, left, c.sampler, c.guidance)
 
@@ -86,6 +83,6 @@ def _origin(bench: Bench) -> str:
     return bench.other_base or (str(judged.values.get("base", "")) if own else "") or judged.base
 
 
-def _told(bench: Bench) -> bool:
-    """Whether the base is told the scale of guidance, as those of latent consistency are."""
-    return bench.pipe(bench.judged.base).unet.config.time_cond_proj_dim is not None
+def is_told(bench: Bench, base: str) -> bool:
+    """Whether a base is told the scale of guidance, as those of latent consistency are: they draw in one pass."""
+    return bench.pipe(base).unet.config.time_cond_proj_dim is not None

@@ -122,7 +122,7 @@ def _values(bench: Bench, words: list[str], pictures: Pictures) -> Iterator[tupl
 
 def against_real(bench: Bench, row: Row, real: np.ndarray | None) -> Iterator[Figure]:
     """How far the pictures are from real ones, as sets; nothing where there are none."""
-    if real is not None:
+    if real is not None and min(len(row.features), len(real)) > 1:
         yield kid(row.features, real, bench.network.name)
 
 
@@ -130,8 +130,10 @@ def against_teacher(bench: Bench, row: Row, teacher: Row) -> Iterator[Figure]:
     """Precision and recall against the teacher's pictures at other seeds, so that its own row says what can be had.
 
     Every other picture is held against those in between: at the same seed a student's picture is like its teacher's,
-    and would be covered by that one alone.
+    and would be covered by that one alone. With one picture a prompt there are no other seeds.
     """
+    if bench.config.count < 2:
+        return
     ours, theirs = row.features[::2], teacher.features[1::2]
     if min(len(ours), len(theirs)) > NEIGHBOURS:
         yield from precision_recall(ours, theirs, bench.network.name, NEIGHBOURS)

@@ -180,4 +180,4 @@ def save(
             said.pop("_name_or_path", None)
             config.write_text(json.dumps(said, indent=2) + "\n")
         if manner:
-            (part / "training.toml").write_text(f"[generate]\n{write_toml(manner.options)}")
+            (part / "training.toml").write_text(f"[generate]\n{write_toml(manner.told)}")

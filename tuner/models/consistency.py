@@ -61,6 +61,8 @@ class Way:
         """
         if model.timesteps % steps:
             raise RequestError(f"--teacher-steps {steps} does not divide this base's {model.timesteps}; take 50, say.")
+        if steps > model.timesteps // 2:
+            raise RequestError(f"--teacher-steps {steps} leaves no way to go at a step; take 50, say.")
         if model.unet.config.time_cond_proj_dim is not None:
             raise RequestError(f"--base {model.identity} was distilled already; name the base that it came from.")
         return cls(model, steps, phases)

@@ -38,11 +38,11 @@ class Manner:
     teacher_steps: int = 50
 
     @classmethod
-    def of(cls, metadata: Mapping[str, str]) -> Manner | None:
-        """What metadata says under plain names (see `adapters.header`); None where it says nothing of use."""
+    def of(cls, metadata: Mapping[str, Any]) -> Manner | None:
+        """What metadata says under plain names (see `adapters.header`), or a table; None where it is nothing of use."""
         try:
             numbers = int(metadata["steps"]), float(metadata["guidance"]), int(metadata["teacher_steps"])
-        except (KeyError, ValueError):
+        except (KeyError, TypeError, ValueError):
             return None
         fits = min(numbers) > 0 and metadata.get("sampler") in SAMPLERS
         return cls(metadata["sampler"], *numbers) if fits else None
@@ -51,6 +51,11 @@ class Manner:
     def options(self) -> dict[str, Any]:
         """The options of `tuner generate`."""
         return {"sampler": self.sampler, "steps": self.steps, "guidance": self.guidance}
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """All that a whole model's table says of it."""
+        return {**self.options, "teacher_steps": self.teacher_steps}
 
     @property
     def flags(self) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..bench import Bench, need
 from ..comparison import difference
-from ..distilled import FEW, manner_of, sides
+from ..distilled import FEW, is_told, manner_of, sides
 from ..evidence import ABOUT, POINTS, line
 from ..few import Row, Values, Way, against_real, against_teacher, aspects, measured, real_pictures, some, told
 from ..lines import Direction
@@ -108,7 +108,8 @@ def _few(bench: Bench) -> list[int]:
 
 def _denied(bench: Bench, way: Way, prompts: Sequence[str]) -> list[Negated]:
     """What negative prompts do to a way as it is, and with little guidance."""
-    return [found for each in ways(way) if (found := negated(bench, each, prompts))]
+    able = [way] if is_told(bench, way.side.base) else ways(way)
+    return [found for each in able if (found := negated(bench, each, prompts))]
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -192,5 +193,7 @@ def _notes(bench: Bench, real: np.ndarray | None, denied: Sequence[Negated]) -> 
         yield "No file says that it was distilled: all adapters together are the student, drawn as LCM's are."
     if real is None:
         yield "There are no real pictures to measure a distance from; name a folder of them by --images."
+    if is_told(bench, sides(bench)[0].base):
+        yield "The student is told its guidance and draws in one pass: no negative prompt can do anything to it."
     if not denied:
         yield "Nothing was asked of negative prompts: there was no background that both judges saw."
