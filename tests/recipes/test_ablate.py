@@ -218,6 +218,20 @@ def test_the_files_say_what_they_take_out(tuner, tiny_base, tmp_path, monkeypatc
     assert torch.allclose(after[name] - before[name], kohya.tensors[key], atol=1e-6)
 
 
+@pytest.mark.parametrize("how", ["int8", "nf4"])
+def test_the_solution_on_a_quantised_base_is_nearly_the_same(tuner, tiny_base, tmp_path, how):
+    def solved(*words):
+        out = tmp_path / "-".join(("run", *words))
+        done = tuner("ablate", "--base", tiny_base, "--target", "teddy bear", "--anchor", "dog", "--method", "uce",
+                     "--samples", 0, "--anchor-images", 1, "--quiet", "--force", *words, "--out", out)  # fmt: skip
+        assert done.exit_code == 0, done.stderr
+        return Artifact.load(out / "no-teddy-bear.safetensors").tensors
+
+    whole, packed = solved(), solved("--quantize", how)
+    for name, tensor in whole.items():
+        assert (packed[name] - tensor).norm() < 0.2 * tensor.norm()
+
+
 def test_words_of_several_tokens_become_words_of_their_own(tuner, tiny_base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = tuner("ablate", "--base", tiny_base, "--target", "teddy bear", "--anchor", "dog", "--train", "embedding",
