@@ -101,8 +101,8 @@ class Ablate(Recipe):
         for name in METHODS[config.method].unused:
             if getattr(config, name) != fields[name].get_default():
                 raise RequestError(f"--{name} does nothing with --method {config.method}; leave it out.")
-        if config.method == "uce" and (config.steps or config.train == "embedding"):
-            raise RequestError("--method uce solves for the weights that read the text; leave out --steps and --train.")
+        if config.method == "uce" and config.train == "embedding":
+            raise RequestError("--method uce solves for the weights that read the text; leave out --train embedding.")
         pairs_of(concepts(config.target, config.anchor), config.kind, config.prompts)
 
     @classmethod

@@ -281,7 +281,7 @@ def test_several_targets_and_prompts_from_a_file(tuner, tiny_base, tmp_path, mon
         (("--target", "cat", "--anchor", "dog", "--method", "esdx"), "--method must be one of"),
         (("--target", "cat", "--anchor", "dog", "--method", "model", "--retain", "a bear"), "--retain does nothing"),
         (("--target", "cat", "--anchor", "dog", "--method", "esd", "--regularise", 2), "--regularise does nothing"),
-        (("--target", "cat", "--anchor", "dog", "--method", "uce", "--train", "embedding"), "leave out --steps and"),
+        (("--target", "cat", "--anchor", "dog", "--method", "uce", "--train", "embedding"), "leave out --train"),
         (("--target", "cat", "--anchor", "dog", "--config", "list.toml"), "method"),
         (("--target", "cat", "--anchor", "dog", "--train", "embedding"), "has the word cat already"),
     ],
