@@ -22,7 +22,7 @@ from tuner.adapters.artifact import Export
 from tuner.adapters.embeddings import Embedding
 from tuner.adapters.lora import Lora
 from tuner.adapters.together import Together
-from tuner.config import common, option
+from tuner.config import changed, common, option
 from tuner.data.batch import Batch
 from tuner.data.lessons import Lessons, check_known
 from tuner.data.options import without_folder
@@ -65,7 +65,7 @@ class AblateOptions(TrainConfig):
     @model_validator(mode="before")
     @classmethod
     def _usual(cls, values: dict[str, Any]) -> dict[str, Any]:
-        usual = METHODS.get(str(values.get("method", "default")), METHODS["default"])
+        usual = _asked(values)
         return {"steps": usual.steps, "learning_rate": usual.learning_rate, **values}
 
 
@@ -89,18 +89,15 @@ class Ablate(Recipe):
     @classmethod
     def usual(cls, given: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
         """What the base brings along, but for what the method has no use for."""
-        unused = METHODS.get(str(given.get("method", "default")), METHODS["default"]).unused
-        return {name: value for name, value in defaults.items() if name not in unused}
+        return {name: value for name, value in defaults.items() if name not in _asked(given).unused}
 
     @classmethod
     def check(cls, config: AblateOptions) -> None:
         if config.images:
             raise RequestError("--images is not for ablate, whose pictures the base draws itself; leave it out.")
         without_folder(config, "caption_dropout")
-        fields = cls.Config.model_fields
-        for name in METHODS[config.method].unused:
-            if getattr(config, name) != fields[name].get_default():
-                raise RequestError(f"--{name} does nothing with --method {config.method}; leave it out.")
+        for flag in changed(config, *METHODS[config.method].unused):
+            raise RequestError(f"{flag} does nothing with --method {config.method}; leave it out.")
         if config.method == "uce" and config.train == "embedding":
             raise RequestError("--method uce solves for the weights that read the text; leave out --train embedding.")
         pairs_of(concepts(config.target, config.anchor), config.kind, config.prompts)
@@ -194,6 +191,11 @@ def _esd(it: Ablate, x: Noised, targets: list[str], anchors: list[str]) -> Tenso
     way = replace(x, noisy=noisy, t=t)
     empty = it.known(way, blank)
     return _apart(it.predicted(way, targets), empty - (it.known(way, targets) - empty))
+
+
+def _asked(values: Mapping[str, Any]) -> Method:
+    """The method that options ask for, as far as they have been read."""
+    return METHODS.get(str(values.get("method", "default")), METHODS["default"])
 
 
 def _apart(made: Tensor, wanted: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tuner.adapters.artifact import Export
 from tuner.adapters.lora import Lora
-from tuner.config import common
+from tuner.config import changed, common
 from tuner.data.batch import Batch
 from tuner.data.options import without_folder
 from tuner.data.prompted import PromptOptions, prompted, prompts_of
@@ -111,9 +111,9 @@ class DistillLcm(Recipe):
             "--snr-gamma is for losses of noise, and this one is of pictures; leave it out": config.snr_gamma,
             "--v-like is for losses of noise, and this one is of pictures; leave it out": config.v_like,
             "--rank and --targets are a LoRA's, and --full has none; leave them out": config.full
-            and (config.rank != 64 or config.targets != EVERY),
+            and changed(config, "rank", "targets"),
             "--prompt-images are drawn of prompts, and --images are there already; leave it out": config.images
-            and (config.prompt_images > 1),
+            and changed(config, "prompt_images"),
         }
         for sentence, holds in wrong.items():
             if holds:

@@ -65,6 +65,12 @@ def option(default: Any, description: str, metavar: str = "", **bounds: Any) -> 
     return Field(default, description=description, json_schema_extra={"metavar": metavar}, **bounds)
 
 
+def changed(config: BaseModel, *names: str) -> list[str]:
+    """Those of some options that are not as they are by themselves, as the command line calls them."""
+    fields = type(config).model_fields
+    return [flag(name) for name in names if getattr(config, name) != fields[name].get_default()]
+
+
 def common(default: Any, description: str, metavar: str = "", **bounds: Any) -> Any:
     """A field that most people touch: `--help` shows it first."""
     return Field(default, description=description, json_schema_extra={"common": True, "metavar": metavar}, **bounds)

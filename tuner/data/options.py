@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ..config import Options, common, option
+from ..config import Options, changed, common, option
 from ..errors import RequestError
 
 PANEL = "Pictures and captions"
@@ -45,12 +45,9 @@ def without_folder(config: DataOptions, *also: str) -> None:
     Raises:
         RequestError: one of them is not as it is by itself.
     """
-    fields = type(config).model_fields
-    for name in (*FolderOptions.model_fields, *also):
-        if name != "images" and getattr(config, name) != fields[name].get_default():
-            raise RequestError(
-                f"--{name.replace('_', '-')} is for a folder of pictures, and here the base draws them; leave it out."
-            )
+    found = changed(config, *(name for name in FolderOptions.model_fields if name != "images"), *also)
+    if found:
+        raise RequestError(f"{found[0]} is for a folder of pictures, and here the base draws them; leave it out.")
 
 
 class PriorOptions(Options):
