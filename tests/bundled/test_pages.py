@@ -2,8 +2,11 @@
 
 from statistics import fmean
 
+import numpy as np
+
 from tuner.bundled import emoji, world
 from tuner.bundled.charts import COLOURS, Chart, charts
+from tuner.bundled.kept import keep_strip, kept, kept_strip
 from tuner.bundled.merging import foggy, foggy_folder
 from tuner.commands.show import Silent
 from tuner.config import build
@@ -41,3 +44,25 @@ def test_curves_lie_where_their_figures_are():
             if picture.getpixel((x, y)) == COLOURS[0]]  # fmt: skip
     (x0, y0), (x1, y1) = blue[len(blue) // 20], blue[-len(blue) // 20]
     assert x0 < picture.width / 2 < x1 and y0 > y1 + 80  # it rises from the left to the right
+
+
+def test_what_was_measured_is_read_again_unless_something_else_is_asked(tmp_path):
+    file, taken = tmp_path / "page" / "one.json", []
+
+    def measure() -> dict[str, float]:
+        taken.append(1)
+        return {"share": len(taken) / 4}
+
+    assert [kept(file, {"steps": n, "names": ("a",)}, measure) for n in (1, 1, 2)] == [
+        {"share": 0.25}, {"share": 0.25}, {"share": 0.5}]  # fmt: skip
+    assert len(taken) == 2
+
+
+def test_strips_hold_pictures_in_their_order(tmp_path):
+    pictures = [world.draw(it) for it in world.scenes(3, 3, ("dog", "rocket", "pizza"))]
+    keep_strip(tmp_path / "strip.webp", pictures)
+    found = kept_strip(tmp_path / "strip.webp")
+    for place, picture in enumerate(found):
+        gaps = [np.abs(np.asarray(picture, float) - np.asarray(one, float)).mean() for one in pictures]
+        assert len(found) == 3 and picture.size == (64, 64) and int(np.argmin(gaps)) == place and min(gaps) < 6
+    assert kept_strip(tmp_path / "none.webp") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from PIL import Image
 
 from ..evaluation.report import save
 from ..evaluation.sheet import grid
-from ..evaluation.stored import Stored, load
+from ..evaluation.stored import Stored, StoredLine, load
 from ..run import Run
 from ..sampling.shots import Shot
+from .kept import keep_strip, kept, kept_strip
 from .learning import judged, seconds_of, trained
 from .mixture import PLANTED
 from .pages import page, table
@@ -82,20 +84,20 @@ KEPT = ("anchor kept", "neighbours", "others", "of these not named")  # told as 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method made of a case."""
+    """What a method made of a case.
 
-    run: Run
-    report: Stored
+    Attributes:
+        figures: of each of the columns of `FIGURES`; None where there is none.
+        worst: the neighbour that lost most. seconds: of the steps of the training.
+    """
+
+    figures: Mapping[str, float | None]
+    worst: str
+    seconds: float
 
     def value(self, column: str) -> float:
-        known = {line.name: line for line in self.report.figures}
-        line = next((known[name] for name in FIGURES[column] if name in known), None)
-        if line is None or line.before is None:
-            return float("nan")
-        after, before = line.after.value, line.before.value
-        if column in KEPT:
-            return min(1.0, after / before) if before else float("nan")
-        return after - before if column == "KID" else after
+        known = self.figures[column]
+        return float("nan") if known is None else known
 
     @property
     def harmonic(self) -> float:
@@ -112,11 +114,13 @@ def of_ablation(
     """Take every case out by every method, judge, and write out/ablation.md and .png; the text.
 
     `several` are taken out by our own method alone.
-    Runs and reports that are there are used again, so that the command goes on where it was stopped.
+    Figures that out/ablation holds are not measured again, nor are runs that are there, so that the command goes on
+    where it was stopped.
     """
-    found = _outcomes(base, cases, methods, pictures, runs, steps)
+    ask = partial(_outcomes, base, pictures=pictures, kept_in=out / "ablation", runs=runs, steps=steps)
+    found = ask(cases, methods)
     own = {name: more for name, more in methods.items() if name == OURS}
-    together = _outcomes(base, several if own else (), own, pictures, runs, steps)
+    together = ask(several if own else (), own)
     text = (
         f"{len(cases)} targets, each taken out by each method: about {pictures} pictures of the target's prompts, half "
         "as many of other ways to ask for it, a quarter as many of each of its five nearest neighbours, one of each "
@@ -135,18 +139,24 @@ def of_ablation(
         text += "## Several at once\n\n" + _together(found, together) + "\n"
     text += "## Each target\n\n" + _details(found)
     drawn = [case for case in cases if case.target in SHOWN] or cases
-    rows = {f"{case.target}, {label}": pictures for case in drawn for label, pictures in _shown(found, case).items()}
+    strips = {f"{case.target}, {label}": kept_strip(_strip(out / "ablation", case, label))
+              for case in drawn for label in ("before", *methods)}  # fmt: skip
+    rows = {label: pictures for label, pictures in strips.items() if pictures}
     sheet = grid(list(rows.values()), list(rows), cell=96)
     return page(out, "ablation", "Concept ablation", "ablation-figures", text, sheet, "before and after, by method")
 
 
 def _outcomes(
-    base: str, cases: Sequence[Case], methods: Mapping[str, Mapping[str, Any]], pictures: int, runs: Path, steps: int
-) -> dict[tuple[Case, str], Outcome]:
+    base: str, cases: Sequence[Case], methods: Mapping[str, Mapping[str, Any]], *, pictures: int, kept_in: Path,
+    runs: Path, steps: int,
+) -> dict[tuple[Case, str], Outcome]:  # fmt: skip
     found, drawings = dict[tuple[Case, str], Outcome](), dict[Shot, Image.Image]()  # before: the same for all methods
     for case in cases:
         for name, more in methods.items():
-            found[case, name] = _outcome(base, case, name, dict(more), pictures, runs, steps, drawings)
+            asked = {"base": base, "targets": case.targets, "anchors": case.anchors, "method": name, **more,
+                     "pictures": pictures, "drawn in": QUICK["steps"], "trained for": steps}  # fmt: skip
+            measure = partial(_measured, base, case, name, dict(more), pictures, kept_in, runs, steps, drawings)
+            found[case, name] = Outcome(**kept(kept_in / f"{case.name}_{name}.json", asked, measure))
     return found
 
 
@@ -158,17 +168,35 @@ def run_of(base: str, case: Case, method: str, more: Mapping[str, Any], runs: Pa
     return trained("ablate", base, runs / f"{case.name}_{method}", {**asked, **more}, steps)
 
 
-def _outcome(
-    base: str, case: Case, method: str, more: dict[str, Any], pictures: int, runs: Path, steps: int,
+def _measured(
+    base: str, case: Case, method: str, more: Mapping[str, Any], pictures: int, kept_in: Path, runs: Path, steps: int,
     drawings: dict[Shot, Image.Image],
-) -> Outcome:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
+    """The fields of an `Outcome`; what the page shows is left beside."""
     run = run_of(base, case, method, more, runs, steps)
-    folder = run.folder
-    if not (folder / "report" / "report.json").is_file():
+    folder = run.folder / "report"
+    if not (folder / "report.json").is_file():
         own = {"instance": 12, "style": 10, "memorised": 1}[case.kind] * len(case.targets)  # prompts
-        asked = {**QUICK, "run": [str(folder)], "count": -(-pictures // own)}
-        save(judged(base, asked, drawings), folder / "report")
-    return Outcome(run, load(folder / "report"))
+        asked = {**QUICK, "run": [str(run.folder)], "count": -(-pictures // own)}
+        save(judged(base, asked, drawings), folder)
+    report = load(folder)
+    if case.target in SHOWN and not case.beside:
+        for label, place in (("before", 0), (method, 1)):
+            keep_strip(_strip(kept_in, case, label), _first(report, place))
+    known = {line.name: line for line in report.figures}
+    figures = {column: _figure(column, [known[name] for name in names if name in known])
+               for column, names in FIGURES.items()}  # fmt: skip
+    return {"figures": figures, "worst": _worst(report), "seconds": round(seconds_of(run), 1)}
+
+
+def _figure(column: str, lines: Sequence[StoredLine]) -> float | None:
+    """What a column tells of the first of its lines."""
+    if not lines or lines[0].before is None:
+        return None
+    after, before = lines[0].after.value, lines[0].before.value
+    if column in KEPT:
+        return min(1.0, after / before) if before else None
+    return after - before if column == "KID" else after
 
 
 def _summary(
@@ -181,7 +209,7 @@ def _summary(
         harmonic = [one.harmonic for one in its]
         ahead = [found[case, OURS].harmonic - one for case, one in zip(cases, harmonic, strict=True)
                  if name != OURS and OURS in methods]  # fmt: skip
-        seconds = f"{_mean([seconds_of(one.run) for one in its]):.0f} s"
+        seconds = f"{_mean([one.seconds for one in its]):.0f} s"
         rows.append((name, *map(_written, FIGURES, values), _points(harmonic), _points(ahead), seconds))
     return table(("method", *FIGURES, "harmonic", "ahead", "training"), rows)
 
@@ -218,7 +246,7 @@ def _together(found: Mapping[tuple[Case, str], Outcome], together: Mapping[tuple
 def _details(found: Mapping[tuple[Case, str], Outcome]) -> str:
     rows = [
         (f"{case.target} → {case.anchor}", name, *(_written(column, one.value(column)) for column in FIGURES),
-         f"{100 * one.harmonic:.1f}", _worst(one.report))
+         f"{100 * one.harmonic:.1f}", one.worst)
         for (case, name), one in found.items()
     ]  # fmt: skip
     return table(("target", "method", *FIGURES, "harmonic", "worst neighbour"), rows)
@@ -245,15 +273,13 @@ def _worst(report: Stored) -> str:
     return f"{name}: {100 * before.value:.0f}% → {100 * after.value:.0f}%"
 
 
-def _shown(found: Mapping[tuple[Case, str], Outcome], case: Case) -> dict[str, list[Image.Image]]:
-    """Of the target's prompts the first picture each: before, and after each method."""
-    rows: dict[str, list[Image.Image]] = {}
-    for (one, name), outcome in found.items():
-        if one != case:
-            continue
-        for label, place in (("before", 0), (name, 1)):
-            grids = [row.pictures for row in outcome.report.grids[0].rows]
-            half = len(grids[0]) // 2
-            names = [pictures[k + place * half] for k in range(half) for pictures in grids][:10]
-            rows.setdefault(label, [picture for it in names if (picture := outcome.report.picture(it)) is not None])
-    return rows
+def _first(report: Stored, place: int) -> list[Image.Image]:
+    """Of the target's prompts the first picture each, before (0) or after (1)."""
+    grids = [row.pictures for row in report.grids[0].rows]
+    half = len(grids[0]) // 2
+    names = [pictures[k + place * half] for k in range(half) for pictures in grids][:10]
+    return [picture for name in names if (picture := report.picture(name)) is not None]
+
+
+def _strip(folder: Path, case: Case, label: str) -> Path:
+    return folder / f"{case.name}_{label}.webp"
