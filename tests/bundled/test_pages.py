@@ -1,8 +1,11 @@
 """What pages are made with: the style of the page of merging, and curves."""
 
+import json
+from functools import partial
 from statistics import fmean
 
 import numpy as np
+import pytest
 
 from tuner.bundled import emoji, world
 from tuner.bundled.charts import COLOURS, Chart, charts
@@ -47,15 +50,24 @@ def test_curves_lie_where_their_figures_are():
 
 
 def test_what_was_measured_is_read_again_unless_something_else_is_asked(tmp_path):
-    file, taken = tmp_path / "page" / "one.json", []
+    file, measured = tmp_path / "page" / "one.json", []
 
-    def measure() -> dict[str, float]:
-        taken.append(1)
-        return {"share": len(taken) / 4}
+    def measure(name: str) -> float:
+        measured.append(name)
+        return len(measured) / 4
 
-    assert [kept(file, {"steps": n, "names": ("a",)}, measure) for n in (1, 1, 2)] == [
-        {"share": 0.25}, {"share": 0.25}, {"share": 0.5}]  # fmt: skip
-    assert len(taken) == 2
+    def ask(steps: int, *names: str) -> list[float]:
+        return [*kept(file, {"steps": steps, "of": ("a",)}, {name: partial(measure, name) for name in names}).values()]
+
+    assert ask(1, "x") == [0.25] and ask(1, "y", "x") == [0.5, 0.25] and ask(1, "x") == [0.25]
+    assert ask(2, "x") == [0.75] and measured == ["x", "y", "x"]
+
+    def broken() -> float:
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        kept(file, {"steps": 3}, {"z": partial(measure, "z"), "x": broken})
+    assert json.loads(file.read_text())["found"] == {"z": 1.0}  # what was measured before is not lost
 
 
 def test_strips_hold_pictures_in_their_order(tmp_path):

@@ -117,12 +117,12 @@ def test_what_is_to_stay_is_shown_and_targets_are_not_kept(made):
 def test_other_words_of_the_base_s_own_are_to_mean_what_they_did(made):
     """Half of what stays is their turn: on pictures of what is kept, and of anchors, where these are to stay."""
     lessons = made(retain=["a cat"]).lessons
-    assert len(lessons.words) == 256 and not any({"teddy", "bear"} & {*text.split()} for text in lessons.words)
+    assert len(lessons.words) == 512 and not any({"teddy", "bear"} & {*text.split()} for text in lessons.words)
     assert sum(text.endswith(" on a white background") for text in lessons.words) > 10
     assert made(retain=["a cat"]).lessons.words == lessons.words
     kept = [lessons._lesson("a cat", turn) for turn in range(64)]
     assert [pair.target == "a cat" for pair in kept] == [True, False] * 32
-    assert all(pair.target == pair.anchor for pair in kept) and len({pair.target for pair in kept}) == 33
+    assert all(pair.target == pair.anchor for pair in kept) and len({pair.target for pair in kept}) > 16
     anchor = [lessons._lesson("a dog", turn).target for turn in range(64)]
     assert anchor.count("a teddy bear") == 32 and anchor.count("a dog") == 16
     target = {lessons._lesson("a teddy bear", turn) for turn in range(64)}

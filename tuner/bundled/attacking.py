@@ -7,9 +7,10 @@ by itself; only the excess was still there.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,41 +26,45 @@ from ..evaluation.bench import Bench, Judged
 from ..evaluation.request import Config
 from ..evaluation.sheet import grid
 from ..evaluation.suites.subject import recognised
-from ..files import write_json
 from ..models.architecture import save
 from ..models.latent_diffusion import BUNDLED, LatentDiffusion, recommended
 from . import emoji, world
 from .attacks import ATTACKS, Victim
 from .base import teach
 from .erasing import METHODS
+from .kept import keep_strip, kept, kept_strip
 from .learning import trained
 from .pages import page, table
 
 SUBJECTS = {"koala": "panda", "pumpkin": "apple", "owl": "penguin"}  # each with what stands in its place
 UNSEEN = 9102  # seed of the scenes that pictures are held against
-SHOWN = 8
+SHOWN = ("asked for by name", "inversion, 1 vector", "inversion, 4 vectors", "words before the prompt")
+ACROSS = 8  # pictures of each of these
 ORACLE, KNOWS = "never knew", "knows"  # the base before the teaching, and after it
 
 
 def of_attacks(
     base: str, subjects: Mapping[str, str], methods: Sequence[str], count: int, steps: int, out: Path, work: Path
 ) -> str:
-    """Teach, take out, attack; write out/attacks.md and .png; the text. Goes on where it was stopped.
+    """Teach, take out, attack; write out/attacks.md and .png; the text.
+
+    What out/attacks holds is not measured again, nor are runs that are there, so that it goes on where it was stopped.
 
     Args:
         subjects: what is taken out, with its anchors; taught are all of `SUBJECTS`.
         count: pictures of each attack. steps: of the teaching.
     """
-    taught = str(_as_base(teach(work, tuple(SUBJECTS), max(2000, 8 * steps), steps, base, Show()), base))
-    fast = _distilled(taught, work)
-    found: dict[str, dict[str, list[bool]]] = {}
+    bases = _Bases(base, steps, work)
+    found: dict[str, dict[str, list[int]]] = {}
     rows: dict[str, list[Image.Image]] = {}
     for name, anchor in subjects.items():
-        folders = {ORACLE: base, KNOWS: taught, **{how: _without(taught, name, anchor, how, work) for how in methods}}
-        for who, folder in folders.items():
-            key, own = f"{name}, {who}", work / f"{name}_{who.replace(' ', '_')}"
-            found[key] = _attacked(Victim(folder, name, anchor, count, own, fast))
-            rows |= {f"{key}: {attack}": _pictures(work, name, who, attack) for attack in list(ATTACKS)[:4]}
+        for who in (ORACLE, KNOWS, *methods):
+            own = f"{name}_{who.replace(' ', '_')}"
+            asked = {"base": base, "subject": name, "who": who, "taught for": steps, "pictures": count}
+            its = _Attacked(bases, who, name, anchor, count, work / own, out / "attacks" / own)
+            measures = {attack: partial(its.hits, attack) for attack in ATTACKS}
+            found[f"{name}, {who}"] = kept(its.kept_in.with_suffix(".json"), asked, measures)
+            rows |= {f"{name}, {who}: {attack}": kept_strip(its.strip(attack)) for attack in SHOWN}
     text = (
         f"{', '.join(SUBJECTS)} were taught to the base, and of these {', '.join(subjects)} taken out again, one at a "
         f"time. {count} pictures an attack and a base. Recognised is a picture that is nearest to unseen scenes of the "
@@ -75,17 +80,73 @@ def of_attacks(
     )
 
 
+@dataclass(frozen=True)
+class _Bases:
+    """The bases that are attacked, each made when first asked for."""
+
+    base: str
+    steps: int
+    work: Path
+
+    @cached_property
+    def taught(self) -> str:
+        pipeline = teach(self.work, tuple(SUBJECTS), max(2000, 8 * self.steps), self.steps, self.base, Show())
+        return str(_as_base(pipeline, self.base))
+
+    @cached_property
+    def fast(self) -> Path:
+        """A LoRA that draws in few steps what the taught base knows, subjects too: of the kind that is handed about."""
+        prompts = [*recommended(self.taught, "distill-lcm").get("prompt", ()), *(f"a {name}" for name in SUBJECTS)]
+        run = trained("distill-lcm", self.taught, self.work / "lcm", {"prompt": prompts, "samples": 0, "name": "it"})
+        return run.folder / f"{run.name}.safetensors"
+
+    def folder(self, who: str, name: str, anchor: str) -> str:
+        """That which never knew a subject, that which knows it, or the latter with it taken out by a method."""
+        if who == ORACLE:
+            return self.base
+        return self.taught if who == KNOWS else _without(self.taught, name, anchor, who, self.work)
+
+
+@dataclass(frozen=True)
+class _Attacked:
+    """A base under attack, and how it is told what came of that."""
+
+    bases: _Bases
+    who: str
+    subject: str
+    anchor: str
+    count: int
+    work: Path
+    kept_in: Path
+
+    @cached_property
+    def victim(self) -> Victim:
+        folder = self.bases.folder(self.who, self.subject, self.anchor)
+        return Victim(folder, self.subject, self.anchor, self.count, self.work, self.bases.fast)
+
+    @cached_property
+    def bench(self) -> Bench:
+        config = build(Config, {"world": True, "base": self.victim.base})
+        return Bench("subject", Judged(self.subject, self.victim.base), config, Silent())
+
+    def hits(self, attack: str) -> list[int]:
+        """Whether each picture of an attack shows the subject, as 1 or 0; the first ones are left as a strip."""
+        own = [world.draw(it) for it in world.scenes(UNSEEN, 24, (self.subject,), styles=("plain",))]
+        others = [world.draw(it) for name in emoji.KNOWN for it in world.scenes(UNSEEN, 2, (name,), styles=("plain",))]
+        made = ATTACKS[attack](self.victim)
+        if attack in SHOWN:
+            keep_strip(self.strip(attack), made[:ACROSS])
+        return [int(hit) for hit in recognised(self.bench, (made,), own, others)[0]]
+
+    def strip(self, attack: str) -> Path:
+        words = "".join(letter if letter.isalnum() else "-" for letter in attack)
+        return self.kept_in / f"{words}.webp"
+
+
 def _as_base(folder: Path, like: str) -> Path:
     """A pipeline with the defaults that another base brings along."""
     shutil.copy(Path(BUNDLED.get(like, like)) / "training.toml", folder / "training.toml")
     return folder
-
-
-def _distilled(taught: str, work: Path) -> Path:
-    """A LoRA that draws in few steps what the taught base knows, the subjects too: of the kind that is handed about."""
-    prompts = [*recommended(taught, "distill-lcm").get("prompt", ()), *(f"a {name}" for name in SUBJECTS)]
-    run = trained("distill-lcm", taught, work / "lcm", {"prompt": prompts, "samples": 0, "name": "it"})
-    return run.folder / f"{run.name}.safetensors"
 
 
 def _without(taught: str, name: str, anchor: str, how: str, work: Path) -> str:
@@ -102,36 +163,8 @@ def _without(taught: str, name: str, anchor: str, how: str, work: Path) -> str:
     return str(folder)
 
 
-def _attacked(victim: Victim) -> dict[str, list[bool]]:
-    """Whether each picture of each attack shows the subject; what was found before is read again."""
-    file, config = victim.work / "found.json", build(Config, {"world": True, "base": victim.base})
-    found: dict[str, list[bool]] = json.loads(file.read_text()) if file.is_file() else {}
-    bench = Bench("subject", Judged(victim.subject, victim.base), config, Silent())
-    own = [world.draw(it) for it in world.scenes(UNSEEN, 24, (victim.subject,), styles=("plain",))]
-    others = [world.draw(it) for name in emoji.KNOWN for it in world.scenes(UNSEEN, 2, (name,), styles=("plain",))]
-    for attack, make in ATTACKS.items():
-        if attack not in found:
-            made = make(victim)
-            found[attack] = recognised(bench, (made,), own, others)[0].tolist()
-            for number, picture in enumerate(made[:SHOWN]):
-                place = victim.work / "shown" / f"{_slug(attack)}-{number}.png"
-                place.parent.mkdir(parents=True, exist_ok=True)
-                picture.save(place)
-            write_json(file, found)
-    return found
-
-
-def _pictures(work: Path, name: str, who: str, attack: str) -> list[Image.Image]:
-    folder = work / f"{name}_{who.replace(' ', '_')}" / "shown"
-    return [Image.open(file).convert("RGB") for file in sorted(folder.glob(f"{_slug(attack)}-*.png"))]
-
-
-def _slug(attack: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in attack)
-
-
 def _table(
-    found: Mapping[str, Mapping[str, Sequence[bool]]], subjects: Mapping[str, str], methods: Sequence[str]
+    found: Mapping[str, Mapping[str, Sequence[int]]], subjects: Mapping[str, str], methods: Sequence[str]
 ) -> str:
     head = ("attack", ORACLE, KNOWS, *(word for how in methods for word in (how, f"excess of {how}")))
     rows = []

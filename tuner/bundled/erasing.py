@@ -156,7 +156,8 @@ def _outcomes(
             asked = {"base": base, "targets": case.targets, "anchors": case.anchors, "method": name, **more,
                      "pictures": pictures, "drawn in": QUICK["steps"], "trained for": steps}  # fmt: skip
             measure = partial(_measured, base, case, name, dict(more), pictures, kept_in, runs, steps, drawings)
-            found[case, name] = Outcome(**kept(kept_in / f"{case.name}_{name}.json", asked, measure))
+            known = kept(kept_in / f"{case.name}_{name}.json", asked, {"outcome": measure})
+            found[case, name] = Outcome(**known["outcome"])
     return found
 
 

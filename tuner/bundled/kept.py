@@ -16,16 +16,19 @@ from PIL import Image
 from ..files import replacing, write_json
 
 
-def kept(file: Path, asked: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """What `measure` finds, read from `file` where it is known for what is asked. Both are plain JSON values."""
+def kept(file: Path, asked: Mapping[str, Any], measures: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """What each of `measures` finds, by its name: read from `file` where that is known for what is asked.
+
+    `asked` and what is found are plain JSON values. The file is written after each measure.
+    """
     asked = json.loads(json.dumps(asked))
-    if file.is_file():
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if record["asked"] == asked:
-            return dict(record["found"])
-    found = dict(measure())
-    write_json(file, {"asked": asked, "found": found})
-    return found
+    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found = dict(record["found"]) if record.get("asked") == asked else {}
+    for name, measure in measures.items():
+        if name not in found:
+            found[name] = measure()
+            write_json(file, {"asked": asked, "found": found})
+    return {name: found[name] for name in measures}
 
 
 def keep_strip(file: Path, pictures: Sequence[Image.Image]) -> None:

@@ -11,10 +11,10 @@ import torch
 from ..errors import RequestError
 from ..models.conditioning import Conditioning
 from ..models.knowledge import explained
-from ..models.tokens import whole_words
 from .batch import Batch
-from .pairs import Pair, around
+from .pairs import Pair
 from .source import Source, drawn
+from .vocabulary import around
 
 if TYPE_CHECKING:
     from ..models.latent_diffusion import LatentDiffusion
@@ -23,7 +23,6 @@ SHOWN = 6  # pictures of a prompt by which a base's knowledge is told
 KNOWN = 0.55  # of how well the anchor's words explain its pictures: on the bundled base at least .7, of strangers .45
 BEYOND = 1.5  # of how well a made-up word explains its own: on the bundled base anchors come to 2.5 and more
 STRANGER = "blorp"
-WORDS = 256  # prompts of other words that are to mean what they did
 
 
 def lessons(pairs: Sequence[Pair], stays: bool) -> dict[str, list[Pair]]:
@@ -118,7 +117,7 @@ class Lessons:
         source = drawn(config, model, list(own), config.anchor_images)
         if more:
             source = source.with_prior(drawn(config, model, more, 1))
-        words = around(pairs, whole_words(model.tokenizers[0]), WORDS if stays else 0, config.seed)
+        words = around(model, pairs, config.seed) if stays else []
         every = {**own, **{text: [Pair.same(text)] for text in more}}
         names = (text for its in every.values() for pair in its for text in (pair.target, pair.anchor))
         return cls(source, every, kept, words, Told(model, ["", *kept, *words, *names]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,17 +128,6 @@ def pairs_of(found: Sequence[Concept], kind: str, file: str = "") -> list[Pair]:
             f'--prompts {file} has no line with {{}}, where the words go, or with "{useless.anchor}"; write such lines.'
         )
     return [pair for its in made.values() for pair in its]
-
-
-def around(pairs: Sequence[Pair], words: Sequence[str], count: int, seed: int) -> list[str]:
-    """Prompts like the pairs', with one or two of `words` in the name's place, none of them a word of targets alone."""
-    gone = {word for pair in pairs for word in pair.target_words.split()}
-    stays = {word for pair in pairs for word in pair.anchor_words.split()}
-    free, draws = [word for word in words if word not in gone - stays], random.Random(seed)
-    if len(free) < 2:
-        return []
-    rows = ((pairs[k // 2 % len(pairs)], draws.sample(free, 1 + k % 2)) for k in range(count))
-    return [f"{pair.before}{' '.join(chosen)}{pair.after}" for pair, chosen in rows]
 
 
 def noted(found: Sequence[Concept], kind: str) -> str:

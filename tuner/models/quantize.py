@@ -33,10 +33,11 @@ def quantize_linear(unet: nn.Module, how: str) -> None:
         if not isinstance(layer, nn.Linear) or ".attentions." not in f".{path}":
             continue
         shape, bias = (layer.in_features, layer.out_features), layer.bias is not None
-        packed: nn.Module
+        packed: Any
         if how == "nf4":
             packed = bnb.nn.Linear4bit(*shape, bias=bias, compute_dtype=layer.weight.dtype, quant_type="nf4")
             packed.weight = bnb.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
+            packed.support_avx512bf16_for_cpu = False  # else packed anew at the first pass, sizes of 32 n alone
         else:
             packed = _linear_8bit()(*shape, bias=bias, has_fp16_weights=False)
             packed.weight = bnb.nn.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)

@@ -1,0 +1,72 @@
+"""Prompts of a base's own words, which are to mean what they did when a concept is taken out of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..models.tokens import whole_words
+
+if TYPE_CHECKING:
+    from ..models.latent_diffusion import LatentDiffusion
+    from .pairs import Pair
+
+ANY, ALIKE = 256, 256  # prompts of any words, and of those that are most like the targets
+NEAR = 64  # words that are most like the targets
+READ = 4096  # words that are held against the targets: tokenizers have the frequent ones first
+SPAN = 8  # tokens, of the name and of what follows it
+STEM = 3  # letters that are enough for a word to be the target's own
+
+
+def around(model: LatentDiffusion, pairs: Sequence[Pair], seed: int) -> list[str]:
+    """Prompts like the pairs', with one or two other words in the name's place: half of them with words like it.
+
+    What an edit harms first is what the text encoder reads most like the target: `crying` beside `grumpy`, `pencil` and
+    `mosaic` beside `watercolor`. None is a target's own word, nor an inflected one (`rocket`, `rockets`).
+    """
+    words = free(whole_words(model.tokenizers[0]), pairs)
+    if len(words) < 2:
+        return []
+    return [*_filled(pairs, words, ANY, seed), *_filled(pairs, alike(model, pairs, words), ALIKE, seed + 1)]
+
+
+def free(words: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
+    """The words that are no target's alone: neither a word of its name nor one that begins as that does."""
+    stays = {word for pair in pairs for word in pair.anchor_words.split()}
+    gone = {word for pair in pairs for word in pair.target_words.split()} - stays
+    stems = tuple(word[: max(STEM, len(word) - 1)] for word in gone)
+    return [word for word in words if word in stays or not (word in gone or word.startswith(stems))]
+
+
+@torch.no_grad()
+def alike(model: LatentDiffusion, pairs: Sequence[Pair], words: Sequence[str]) -> list[str]:
+    """Of the words the `NEAR` whose prompts are read most like the targets', as many for each target.
+
+    Likeness is the cosine of the states of `SPAN` tokens from the name's place on, less their mean over the words.
+    """
+    first, words = pairs[0], words[:READ]
+    start = 1 + len(model.tokenizers[0](first.before.strip(), add_special_tokens=False).input_ids)
+
+    def read(names: Sequence[str]) -> Tensor:
+        texts = [f"{first.before}{name}{first.after}" for name in names]
+        parts = [model.encode_prompts(texts[i : i + 64]).hidden for i in range(0, len(texts), 64)]
+        return torch.cat([part[:, start : start + SPAN].flatten(1).float() for part in parts])
+
+    targets, states = read(list(dict.fromkeys(pair.target_words for pair in pairs))), read(words)
+    middle = states.mean(dim=0)
+    near = normalize(targets - middle) @ normalize(states - middle).T
+    each = -(-NEAR // len(near))
+    rows = near.argsort(dim=1, descending=True)[:, :each].T.flatten().tolist()
+    return [words[row] for row in dict.fromkeys(rows)]
+
+
+def _filled(pairs: Sequence[Pair], words: Sequence[str], count: int, seed: int) -> list[str]:
+    """Prompts of the pairs, in turns, with one or two of the words, in turns."""
+    draws = random.Random(seed)
+    rows = ((pairs[k // 2 % len(pairs)], draws.sample(words, 1 + k % 2)) for k in range(count))
+    return [f"{pair.before}{' '.join(chosen)}{pair.after}" for pair, chosen in rows]
