@@ -1,0 +1,66 @@
+"""The words of a base that are to mean what they did, beside what is taken out of it."""
+
+import pytest
+
+from tuner.data.pairs import concepts, pairs_of
+from tuner.data.vocabulary import ALIKE, ANY, alike, around, free
+from tuner.models.latent_diffusion import LatentDiffusion
+from tuner.models.tokens import whole_words
+
+
+def pairs(*names: tuple[str, str], kind: str = "instance"):
+    return pairs_of(concepts(*map(list, zip(*names, strict=True))), kind)
+
+
+def test_a_targets_own_words_are_not_kept_however_they_are_inflected():
+    words = [
+        "rocket",
+        "rockets",
+        "rock",
+        "cat",
+        "cats",
+        "grumpy",
+        "police",
+        "car",
+        "cars",
+        "carrot",
+        "cherry",
+        "cherries",
+    ]
+    assert free(words, pairs(("rocket", "airplane"))) == [word for word in words if not word.startswith("rocket")]
+    assert free(words, pairs(("cherry", "car"))) == [word for word in words if not word.startswith("cherr")]
+    assert free(words, pairs(("grumpy cat", "cat"), ("police car", "car"))) == [
+        word for word in words if word not in ("grumpy", "police")
+    ]
+
+
+@pytest.fixture(scope="module")
+def bundled() -> LatentDiffusion:
+    return LatentDiffusion.load("emoji")
+
+
+@pytest.mark.parametrize(
+    ("its", "kind", "expected"),
+    [
+        ([("watercolor", "photo")], "style", {"pencil", "sketch", "mosaic", "comic"}),
+        ([("taxi", "car")], "instance", {"car", "ambulance", "bus", "truck"}),
+        ([("grumpy cat", "cat")], "instance", {"smirking", "grinning", "weary", "crying"}),
+        ([("taxi", "car"), ("grumpy cat", "cat")], "instance", {"ambulance", "bus", "smirking", "weary"}),
+    ],
+)
+def test_words_that_are_read_most_like_targets_are_found(bundled, its, kind, expected):
+    made = pairs(*its, kind=kind)
+    words = free(whole_words(bundled.tokenizers[0]), made)
+    found = alike(bundled, made, words)
+    assert len(found) == len(set(found)) <= 64 and {*found} <= {*words} and expected <= {*found[:26]}
+
+
+def test_half_of_the_prompts_have_words_like_the_target(bundled):
+    made = pairs(("taxi", "car"))
+    words = around(bundled, made, seed=0)
+    near = {*alike(bundled, made, free(whole_words(bundled.tokenizers[0]), made))}
+    assert len(words) == ANY + ALIKE and around(bundled, made, seed=0) == words != around(bundled, made, seed=1)
+    names = [text.replace("photo of a ", "").split(" on a ")[0].split()[1:] for text in words if " on a red " in text]
+    likeness = [{*name} <= near for name in names]
+    assert all(likeness[len(names) // 2 :]) and sum(likeness[: len(names) // 2]) < len(names) / 4
+    assert {len(name) for name in names} == {1, 2}
