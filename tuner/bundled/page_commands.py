@@ -148,6 +148,7 @@ def ablation_figures(
 def attack_figures(
     model: Base = "emoji",
     subject: Annotated[list[str] | None, typer.Option(help="One of the page's subjects; may be given again.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="How they are taken out; may be given again.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Pictures of each attack.")] = 48,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the teaching.")] = 800,
     out: Out = DOCS,
@@ -155,11 +156,15 @@ def attack_figures(
 ) -> None:
     """Teach subjects, take them out again, and attack what is left, beside a base that never knew them."""
     from .attacking import SUBJECTS, of_attacks
+    from .erasing import METHODS
 
+    methods = method or ("default", "uce")  # ours, and the baseline that comes closest on the page of ablation
     subjects = {name: anchor for name, anchor in SUBJECTS.items() if not subject or name in subject}
     if not subjects:
         raise RequestError(f"--subject names nothing of the page; choose from {', '.join(SUBJECTS)}.")
-    print(of_attacks(model, subjects, ("default", "esd"), count, steps, out, work))
+    if not {*methods} <= {*METHODS}:
+        raise RequestError(f"--method {', '.join(methods)} is not all known; choose from {', '.join(METHODS)}.")
+    print(of_attacks(model, subjects, methods, count, steps, out, work))
 
 
 PAGES = (
