@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,17 +191,17 @@ def test_values_that_are_not_finite_are_named_and_not_kept(images, options, tiny
 
 
 def test_what_the_base_drew_is_drawn_once(images, options, model, monkeypatch, tmp_path):
-    from tuner.evaluation import pictures as drawing
+    from tuner.sampling import drawing
 
-    drawn = Counter()
-    inner = drawing.pictures
+    drawn, seeds = Counter(), []
+    inner = drawing.draw
 
-    def count(pipe, prompts, seeds):
-        drawn["pictures"] += len(prompts) * len(seeds)
-        return inner(pipe, prompts, seeds)
+    def count(pipe, shots):
+        drawn["pictures"] += len(shots)
+        seeds.extend(shot.seed for shot in shots)
+        return inner(pipe, [replace(shot, steps=2) for shot in shots])
 
-    monkeypatch.setattr(drawing, "pictures", count)
-    monkeypatch.setattr(drawing, "STEPS", 2)
+    monkeypatch.setattr(drawing, "draw", count)
     source = pictures(options(images), model)
     first = imagined(source, model, ["a cat", "a dog"], 2)
     again = imagined(source, model, ["a cat", "a dog"], 2)
@@ -210,8 +211,12 @@ def test_what_the_base_drew_is_drawn_once(images, options, model, monkeypatch, t
     assert drawn.pop("pictures") == 2
     imagined(pictures(options(images, seed=4), model), model, ["a cat"], 1)
     assert drawn.pop("pictures") == 1
+    assert len({*seeds}) == 3  # two pictures of each prompt: all prompts begin from the same noises, with this seed
     mixed = with_latents(source, model).with_prior(with_latents(first, model))
     assert mixed.batch(0, range(4)).sizes.shape == (4, 6)
+    seeds.clear()
+    imagined(source, model, ["a cat", "a dog"], 2, apart=True)
+    assert len({*seeds}) == 4 and drawn.pop("pictures") == 4
 
 
 def test_where_the_cache_is(monkeypatch):

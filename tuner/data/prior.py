@@ -22,16 +22,21 @@ if TYPE_CHECKING:
 VERSION = 1  # of how they are drawn; a change of it makes the cache's entries new
 
 
-def imagined(source: Source, model: LatentDiffusion, prompts: Sequence[str], count: int) -> Source:
+def imagined(source: Source, model: LatentDiffusion, prompts: Sequence[str], count: int, apart: bool = False) -> Source:
     """`count` pictures of each prompt, drawn by the model itself, as examples: what it is not to forget.
 
     Prior preservation: Ruiz et al. 2023 (arXiv:2208.12242), section 3.2.
-    """
-    from ..evaluation.pictures import pictures
-    from ..sampling.shots import GUIDANCE, STEPS
 
-    seeds = [seed_of(source.seed, "prior", k) for k in range(count)]
-    wanted = [(prompt, seed) for prompt in prompts for seed in seeds]
+    Args:
+        apart: from noise of each prompt's own; else all begin from the same, and only words tell them apart.
+    """
+    from ..sampling.drawing import draw
+    from ..sampling.shots import GUIDANCE, STEPS, Shot
+
+    wanted = [
+        (prompt, seed_of(source.seed, "prior", *([prompt] if apart else []), k))
+        for prompt in prompts for k in range(count)
+    ]  # fmt: skip
     made_by = (VERSION, fingerprints.drawing(model), "dpm++", STEPS, GUIDANCE, model.resolution)
     keys = {want: key_of("drawn", *made_by, *want) for want in wanted}
     drawn: dict[tuple[str, int], Tensor] = {}
@@ -43,12 +48,10 @@ def imagined(source: Source, model: LatentDiffusion, prompts: Sequence[str], cou
         return want in drawn
 
     def work(part: list[tuple[str, int]]) -> None:
-        for seed in dict.fromkeys(seed for _, seed in part):
-            several = [prompt for prompt, its in part if its == seed]
-            for prompt, picture in zip(several, pictures(model.pipeline("dpm++"), several, [seed]), strict=True):
-                pixels = torch.from_numpy(array(picture))
-                drawn[prompt, seed] = pixels
-                source.cache.put("drawn", keys[prompt, seed], {"pixels": pixels})
+        shots = [Shot(prompt, seed) for prompt, seed in part]
+        for want, picture in zip(part, draw(model.pipeline("dpm++"), shots), strict=True):
+            drawn[want] = torch.from_numpy(array(picture))
+            source.cache.put("drawn", keys[want], {"pixels": drawn[want]})
 
     make_missing(source.cache, list(dict.fromkeys(wanted)), there, work)
     rows = Rows([Held(f"the base's picture of {want[0]}", keys[want], drawn[want]) for want in wanted])
