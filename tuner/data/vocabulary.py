@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..models.tokens import whole_words
+from .pairs import TEMPLATES, Pair
 
 if TYPE_CHECKING:
     from ..models.latent_diffusion import LatentDiffusion
-    from .pairs import Pair
 
 ANY, ALIKE = 256, 256  # prompts of any words, and of those that are most like the targets
 NEAR = 64  # words that are most like the targets
@@ -32,7 +32,10 @@ def around(model: LatentDiffusion, pairs: Sequence[Pair], seed: int) -> list[str
     words = free(whole_words(model.tokenizers[0]), pairs)
     if len(words) < 2:
         return []
-    return [*_filled(pairs, words, ANY, seed), *_filled(pairs, alike(model, pairs, words), ALIKE, seed + 1)]
+    own = list(dict.fromkeys((pair.before, pair.after) for pair in pairs))
+    usual = [(before, after) for before, _, after in (text.partition("{}") for text in TEMPLATES["instance"])]
+    frames = usual if own == [("", "")] else own  # a caption is all there is of itself
+    return [*_filled(frames, words, ANY, seed), *_filled(frames, alike(model, pairs, words), ALIKE, seed + 1)]
 
 
 def free(words: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
@@ -65,8 +68,8 @@ def alike(model: LatentDiffusion, pairs: Sequence[Pair], words: Sequence[str]) -
     return [words[row] for row in dict.fromkeys(rows)]
 
 
-def _filled(pairs: Sequence[Pair], words: Sequence[str], count: int, seed: int) -> list[str]:
-    """Prompts of the pairs, in turns, with one or two of the words, in turns."""
+def _filled(frames: Sequence[tuple[str, str]], words: Sequence[str], count: int, seed: int) -> list[str]:
+    """Prompts of what stands before and after, in turns, with one or two of the words between, in turns."""
     draws = random.Random(seed)
-    rows = ((pairs[k // 2 % len(pairs)], draws.sample(words, 1 + k % 2)) for k in range(count))
-    return [f"{pair.before}{' '.join(chosen)}{pair.after}" for pair, chosen in rows]
+    rows = ((frames[k // 2 % len(frames)], draws.sample(words, 1 + k % 2)) for k in range(count))
+    return [f"{before}{' '.join(chosen)}{after}" for (before, after), chosen in rows]
