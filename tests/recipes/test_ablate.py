@@ -105,6 +105,8 @@ def test_what_is_to_stay_is_shown_and_targets_are_not_kept(made):
     assert set(recipe.source.captions) >= {"a cat", "a dog", "a teddy bear"}
     anchors_only = made(method="model")
     assert all("dog" in caption for caption in anchors_only.source.captions) and not anchors_only.lessons.words
+    solved = made(method="uce", retain=["a cat"]).lessons.kept  # no step will hold the anchors
+    assert solved[:2] == ["a cat", "a dog"] and len(solved) == 13 and "a dog" in made().lessons.kept
 
 
 def test_other_words_of_the_base_s_own_are_to_mean_what_they_did(made):

@@ -107,11 +107,12 @@ class Lessons:
         """Pictures of the anchors, `config.anchor_images` of each.
 
         Args:
-            kept: prompts whose pictures are to stay; without any, the anchors'.
-            stays: whether pictures of the targets, and one of each prompt that is to stay, are learned on, too, and
-                whether all other words are to mean what they did.
+            kept: prompts whose pictures are to stay; without any, or where nothing else holds these, the anchors', too.
+            stays: whether pictures of the targets, of the anchors for their own sake, and one of each prompt that is to
+                stay, are learned on, and whether all other words are to mean what they did.
         """
-        kept = list(dict.fromkeys(kept)) or [pair.anchor for pair in pairs]
+        anchors = [pair.anchor for pair in pairs]
+        kept = list(dict.fromkeys([*kept, *([] if stays else anchors)])) or anchors
         own = lessons(pairs, stays)
         more = [text for text in kept if stays and text not in own]
         source = drawn(config, model, list(own), config.anchor_images)
