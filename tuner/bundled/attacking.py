@@ -60,7 +60,8 @@ def of_attacks(
     for name, anchor in subjects.items():
         for who in (ORACLE, KNOWS, *methods):
             own = f"{name}_{who.replace(' ', '_')}"
-            asked = {"base": base, "subject": name, "who": who, "taught for": steps, "pictures": count}
+            asked = {"base": base, "taught": list(SUBJECTS), "taught for": steps, "subject": name, "anchor": anchor,
+                     "who": who, **METHODS.get(who, {}), "pictures": count}  # fmt: skip
             its = _Attacked(bases, who, name, anchor, count, work / own, out / "attacks" / own)
             measures = {attack: partial(its.hits, attack) for attack in ATTACKS}
             found[f"{name}, {who}"] = kept(its.kept_in.with_suffix(".json"), asked, measures)
