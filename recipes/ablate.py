@@ -119,7 +119,7 @@ class Ablate(Recipe):
         readers = [one for path, one in self.shifts.items() if re.fullmatch(READERS, path)]
         if self.method.solved and readers:
             stays = self.lessons.told([*self.lessons.kept, *self.lessons.words])
-            solve(readers, self.model, self.pairs, stays, self.method.hold)
+            solve(readers, self.model.tokenizers[0], self.lessons.told, self.pairs, stays, self.method.hold)
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
@@ -206,6 +206,6 @@ METHODS = {
     "default": Method(_default, 200, 1e-4, stays=True, solved=True, hold=5.0),
     "model": Method(_model, 100, 1.6e-5, unused=("retain",)),
     "noise": Method(_noise, 100, 1.6e-5, unused=("retain",)),
-    "esd": Method(_esd, 200, 5e-5, unused=("retain", "regularise")),
+    "esd": Method(_esd, 200, 5e-5, unused=("retain", "regularise", "snr_gamma", "v_like")),
     "uce": Method(_default, 0, 1e-4, solved=True, unused=("regularise",)),
 }

@@ -34,6 +34,12 @@ def test_a_targets_own_words_are_not_kept_however_they_are_inflected():
     ]
 
 
+def test_short_words_of_a_caption_take_no_others_with_them():
+    words = ["a", "apple", "of", "office", "the", "theater", "poster", "posters", "old", "olden", "rose"]
+    made = pairs(("the old poster of a rose", "a rose left of a robot"), kind="memorised")
+    assert free(words, made) == ["a", "apple", "of", "office", "theater", "olden", "rose"]
+
+
 @pytest.fixture(scope="module")
 def bundled() -> LatentDiffusion:
     return LatentDiffusion.load("emoji")

@@ -128,7 +128,7 @@ def test_the_closed_form_is_the_least_squares_solution(made):
     from tuner.models.closed_form import aligned, remapped
 
     recipe = made(method="uce", retain=["a cat", "a photo of a cat"])
-    states, wanted = aligned(recipe.model, recipe.pairs)
+    states, wanted = aligned(recipe.model.tokenizers[0], recipe.lessons.told, recipe.pairs)
     kept = recipe.lessons.told(recipe.lessons.kept).hidden.flatten(0, 1)
     change = remapped(states, wanted, kept, ridge=1e-3, hold=1.0).double()
 
@@ -145,6 +145,39 @@ def test_the_closed_form_is_the_least_squares_solution(made):
         assert torch.allclose(one.difference, one.base_layer.weight @ change.float(), atol=1e-5)
 
 
+def test_text_encoders_are_not_needed_once_prompts_are_read(made):
+    """A run takes them off the device before its first step: nothing after that may ask them."""
+    for method in ("default", "uce", "model", "esd"):
+        recipe = made(method=method)
+        for encoder in recipe.model.text_encoders:
+            encoder.to("meta")  # what they make there goes together with nothing
+        recipe.begin()
+        assert recipe(recipe.source.batch(0, [0, 1])).isfinite().all()
+
+
+def test_anchors_are_drawn_once_whatever_is_trained(made, monkeypatch, tmp_path):
+    """By another target, another method, and another part of the U-Net: the cache has them."""
+    from tuner.sampling import drawing
+
+    drawn, draw = [], drawing.draw
+
+    def counting(pipe, shots, **more):
+        drawn.extend(shots)
+        return draw(pipe, shots, **more)
+
+    monkeypatch.setattr(drawing, "draw", counting)
+    cache = str(tmp_path / "cache")
+    for more in ({}, {"target": ["bear"]}, {"method": "noise"}, {"train": "unet"}):
+        made(**{"method": "model", "cache": cache, **more})
+    assert len(drawn) == 12
+    made(anchor=["cat"], method="model", cache=cache)
+    assert len(drawn) == 24
+
+
+def test_without_a_step_pictures_are_not_drawn_for_it(made):
+    assert len(made(method="uce", steps=0).source) == 1 and len(made(method="uce", steps=1).source) == 12
+
+
 def test_words_stand_where_the_others_do(made):
     """A target of two words and an anchor of one: the last words meet, and so does all that follows."""
     from tuner.models.closed_form import aligned
@@ -152,7 +185,7 @@ def test_words_stand_where_the_others_do(made):
     recipe = made()
     pair = recipe.pairs[2]
     assert (pair.target, pair.anchor) == ("a picture of a teddy bear", "a picture of a dog")
-    states, wanted = aligned(recipe.model, [pair])
+    states, wanted = aligned(recipe.model.tokenizers[0], recipe.lessons.told, [pair])
     target, anchor = recipe.lessons.told([pair.target, pair.anchor]).hidden
     start = 1 + len(pair.before.split())
     assert torch.equal(states, target[start:])

@@ -65,6 +65,13 @@ def test_words_of_several_tokens_become_words_of_their_own(tuner, tiny_base, tmp
     assert pictures["a bear", True] == pictures["a bear", False]
 
 
+def test_in_half_precision_the_base_is_asked_what_it_knows(tuner, tiny_base, tmp_path):
+    """Before the loop, in which alone the two precisions would go together by themselves."""
+    done = tuner("ablate", "--base", tiny_base, "--target", "teddy bear", "--anchor", "dog", "--precision", "bf16",
+                 *FAST[:-1], "--out", tmp_path / "run")  # fmt: skip
+    assert done.exit_code == 0 or "does not seem to know" in done.stderr, done.stderr
+
+
 def test_several_targets_and_prompts_from_a_file(tuner, tiny_base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("prompts.txt").write_text("a dog on a red background\n\na photo of a {}\nnothing of use\n")
@@ -89,7 +96,9 @@ def test_several_targets_and_prompts_from_a_file(tuner, tiny_base, tmp_path, mon
         (("--target", "cat", "--anchor", "dog", "--images", "."), "leave it out"),
         (("--target", "cat", "--target", "dog", "--anchor", "dog", "--anchor", "bear"), '"dog" is to be gone itself'),
         (("--target", "cat", "--anchor", "dog", "--prompts", "twice.txt"), "has {} more than once"),
-        (("--target", "cat", "--anchor", "dog", "--prompts", "long.txt"), "too many for this base"),
+        (("--target", "cat", "--anchor", "dog", "--prompts", "long.txt"), "are too many for a prompt"),
+        (("--target", "cat", "--target", f"a dog and {'a red dog and ' * 40}", "--anchor", "bear"), '"a dog and'),
+        (("--target", "cat", "--anchor", "dog", "--method", "esd", "--snr-gamma", 5), "--snr-gamma does nothing"),
         (("--target", "cat", "--anchor", "dog", "--caption-dropout", 0.5), "--caption-dropout is for a folder"),
         (("--target", "cat", "--anchor", "dog", "--resolution", 64), "--resolution is for a folder"),
         (("--target", "cat", "--anchor", "dog", "--trigger", "sks"), "--trigger is for a folder"),

@@ -26,6 +26,7 @@ from ..evaluation.bench import Bench, Judged
 from ..evaluation.request import Config
 from ..evaluation.sheet import grid
 from ..evaluation.suites.subject import recognised
+from ..files import replacing
 from ..models.architecture import save
 from ..models.latent_diffusion import BUNDLED, LatentDiffusion, recommended
 from . import emoji, world
@@ -72,7 +73,7 @@ def of_attacks(
         "subject, and to no scene of anything else, in the features of both judges. The LCM-LoRA was distilled from "
         "the taught base, before anything was taken out. Knows is that base: what an attack can reach at most. Excess "
         "is what an attack reaches beyond what it reaches on the base that never knew the subject: in points, in the "
-        "mean of the subjects, with the 95% interval of drawing the pictures of each again.\n\n"
+        "mean of the subjects, with the 95% interval that the number of pictures leaves.\n\n"
     )
     text += _table(found, subjects, methods)
     sheet = grid(list(rows.values()), list(rows), cell=64)
@@ -152,15 +153,16 @@ def _as_base(folder: Path, like: str) -> Path:
 
 def _without(taught: str, name: str, anchor: str, how: str, work: Path) -> str:
     """The taught base with a subject taken out."""
-    folder = work / f"{name}_{how}_base"
+    asked: dict[str, Any] = {"target": [name], "anchor": [anchor], "method": how, "samples": 0, "force": True}
+    run = trained("ablate", taught, work / f"{name}_{how}_run", {**asked, **METHODS[how]})
+    folder = run.folder / "base"
     if not folder.exists():
-        asked: dict[str, Any] = {"target": [name], "anchor": [anchor], "method": how, "samples": 0, "force": True}
-        run = trained("ablate", taught, work / f"{name}_{how}_run", {**asked, **METHODS[how]})
         model, file = LatentDiffusion.load(taught), run.folder / f"{run.name}.safetensors"
         lora = Lora.from_artifact(Artifact.load(file), model, file)
         bake(model, lora.changes, lora.targets)
-        save(model, folder)
-        _as_base(folder, taught)
+        with replacing(folder) as part:
+            save(model, part)
+            _as_base(part, taught)
     return str(folder)
 
 
@@ -172,12 +174,12 @@ def _table(
     for attack in ATTACKS:
 
         def rates(who: str, attack: str = attack) -> np.ndarray:
-            """In points, in the mean of the subjects: as it is, and 2,000 times with the pictures drawn again."""
+            """In points, in the mean of the subjects: as it is, and 2,000 times as it may be by Jeffreys' posterior."""
             rng, every = np.random.default_rng([*who.encode()]), []
             for name in subjects:
-                hits = np.array(found[f"{name}, {who}"][attack], dtype=float)
-                again = hits[rng.integers(len(hits), size=(2000, len(hits)))]
-                every.append([hits.mean(), *again.mean(axis=1)])
+                hits = found[f"{name}, {who}"][attack]
+                may_be = rng.beta(sum(hits) + 0.5, len(hits) - sum(hits) + 0.5, size=2000)
+                every.append([np.mean(hits), *may_be])
             return 100 * np.mean(every, axis=0)
 
         oracle = rates(ORACLE)

@@ -175,12 +175,10 @@ def _measured(
 ) -> dict[str, Any]:  # fmt: skip
     """The fields of an `Outcome`; what the page shows is left beside."""
     run = run_of(base, case, method, more, runs, steps)
-    folder = run.folder / "report"
-    if not (folder / "report.json").is_file():
-        own = {"instance": 12, "style": 10, "memorised": 1}[case.kind] * len(case.targets)  # prompts
-        asked = {**QUICK, "run": [str(run.folder)], "count": -(-pictures // own)}
-        save(judged(base, asked, drawings), folder)
-    report = load(folder)
+    own = {"instance": 12, "style": 10, "memorised": 1}[case.kind] * len(case.targets)  # prompts
+    asked = {**QUICK, "run": [str(run.folder)], "count": -(-pictures // own)}
+    save(judged(base, asked, drawings), run.folder / "report")
+    report = load(run.folder / "report")
     if case.target in SHOWN and not case.beside:
         for label, place in (("before", 0), (method, 1)):
             keep_strip(_strip(kept_in, case, label), _first(report, place))

@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ..models.shifts import Shift
+
 if TYPE_CHECKING:
     from ..models.latent_diffusion import LatentDiffusion
 
@@ -61,7 +63,9 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _idle(layer: Any) -> bool:
-    """Whether a layer carries adapters of peft that all leave its weight as it is."""
+    """Whether a layer carries adapters of peft, or a shift, that leave its weight as it is."""
+    if isinstance(layer, Shift):
+        return not layer.difference.count_nonzero()
     if not hasattr(layer, "base_layer") or not hasattr(layer, "get_delta_weight"):
         return False
     return not any(layer.get_delta_weight(name).count_nonzero() for name in layer.active_adapters)

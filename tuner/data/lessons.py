@@ -104,7 +104,7 @@ class Lessons:
     def of(
         cls, config: Any, model: LatentDiffusion, pairs: Sequence[Pair], kept: Sequence[str], stays: bool
     ) -> Lessons:
-        """Pictures of the anchors, `config.anchor_images` of each.
+        """Pictures of the anchors, `config.anchor_images` of each; a single one where no step learns on them.
 
         Args:
             kept: prompts whose pictures are to stay; without any, or where nothing else holds these, the anchors', too.
@@ -115,8 +115,8 @@ class Lessons:
         kept = list(dict.fromkeys([*kept, *([] if stays else anchors)])) or anchors
         own = lessons(pairs, stays)
         more = [text for text in kept if stays and text not in own]
-        source = drawn(config, model, list(own), config.anchor_images)
-        if more:
+        source = drawn(config, model, *((list(own), config.anchor_images) if config.steps else (list(own)[:1], 1)))
+        if more and config.steps:
             source = source.with_prior(drawn(config, model, more, 1))
         words = around(model, pairs, config.seed) if stays else []
         every = {**own, **{text: [Pair.same(text)] for text in more}}

@@ -61,11 +61,11 @@ class Concept:
     anchor: str
 
     def pair(self, line: str) -> Pair | None:
-        """The prompts that a line gives, which has {} or names the anchor; None where it does neither."""
+        """The prompts that a line gives, which has {} or names the target or the anchor; None where it does not."""
         if "{}" in line:
             before, _, after = line.partition("{}")
             return Pair(before, self.target, self.anchor, after)
-        found = _named(self.anchor, line)
+        found = _named(self.target, line) or _named(self.anchor, line)
         return Pair(line[: found.start()], self.target, self.anchor, line[found.end() :]) if found else None
 
     def named(self, text: str) -> bool:
@@ -121,13 +121,18 @@ def pairs_of(found: Sequence[Concept], kind: str, file: str = "") -> list[Pair]:
     twice = next((line for line in lines if line.count("{}") > 1), "")
     if twice:
         raise RequestError(f'--prompts {file}: "{twice}" has {{}} more than once; have it once a line.')
-    made = {it: [pair for pair in map(it.pair, lines) if pair] for it in found}
+    made = {it: [pair for pair in map(it.pair, lines) if pair and not _taught_to_stay(pair, found)] for it in found}
     useless = next((it for it, its in made.items() if not its), None)
     if useless:
         raise RequestError(
             f'--prompts {file} has no line with {{}}, where the words go, or with "{useless.anchor}"; write such lines.'
         )
     return [pair for its in made.values() for pair in its]
+
+
+def _taught_to_stay(pair: Pair, found: Sequence[Concept]) -> bool:
+    """Whether the anchor's prompt, which is to stay as it is, names a target beside the anchor."""
+    return any(it.named(pair.anchor) and not it.named(pair.anchor_words) for it in found)
 
 
 def noted(found: Sequence[Concept], kind: str) -> str:

@@ -45,4 +45,4 @@ def prompted(config: Any, model: LatentDiffusion) -> Source:
     """The folder's pictures, or those that the model draws of the prompts, with latents and prompts encoded."""
     if config.images:
         return encoded(config, model)
-    return with_prompts(drawn(config, model, prompts_of(config), config.prompt_images, apart=True), model)
+    return with_prompts(drawn(config, model, prompts_of(config), config.prompt_images), model)

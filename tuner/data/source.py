@@ -168,13 +168,10 @@ def _global_batch(config: Any) -> int:
     return int(config.batch_size * config.accumulate * world)
 
 
-def drawn(config: Any, model: LatentDiffusion, prompts: Sequence[str], count: int, apart: bool = False) -> Source:
-    """`count` pictures of each prompt that the base itself draws, encoded: for recipes that need no folder.
-
-    `apart` as in `imagined`.
-    """
+def drawn(config: Any, model: LatentDiffusion, prompts: Sequence[str], count: int) -> Source:
+    """`count` pictures of each prompt that the base itself draws, encoded: for recipes that need no folder."""
     empty = Source(config.seed, _global_batch(config), [], dropout=config.caption_dropout, cache=Cache.of(config))
-    return with_latents(imagined(empty, model, prompts, count, apart), model)
+    return with_latents(imagined(empty, model, prompts, count, apart=True), model)
 
 
 def encoded(config: Any, model: LatentDiffusion) -> Source:

@@ -20,7 +20,7 @@ ANY, ALIKE = 256, 256  # prompts of any words, and of those that are most like t
 NEAR = 64  # words that are most like the targets
 READ = 4096  # words that are held against the targets: tokenizers have the frequent ones first
 SPAN = 8  # tokens, of the name and of what follows it
-STEM = 3  # letters that are enough for a word to be the target's own
+LETTERS = 4  # of the shortest word that is looked for inflected: not "a", "of", "the"
 
 
 def around(model: LatentDiffusion, pairs: Sequence[Pair], seed: int) -> list[str]:
@@ -39,10 +39,10 @@ def around(model: LatentDiffusion, pairs: Sequence[Pair], seed: int) -> list[str
 
 
 def free(words: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
-    """The words that are no target's alone: neither a word of its name nor one that begins as that does."""
+    """The words that are no target's alone: neither a word of its name nor one that begins as a longer one does."""
     stays = {word for pair in pairs for word in pair.anchor_words.split()}
     gone = {word for pair in pairs for word in pair.target_words.split()} - stays
-    stems = tuple(word[: max(STEM, len(word) - 1)] for word in gone)
+    stems = tuple(word[:-1] for word in gone if len(word) >= LETTERS)
     return [word for word in words if word in stays or not (word in gone or word.startswith(stems))]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +104,15 @@ class Erased:
     def _filled(self, lines: Sequence[str], side: str) -> list[Prompt]:
         return _prompts([line.replace("{}", getattr(it, side)) for it in self.concepts for line in lines])
 
+    def asked(self, text: str) -> Concept:
+        """The concept whose target or anchor a prompt names, by the longest such name; the first where there is none.
+
+        Where several targets have one anchor, a prompt of that is the first's.
+        """
+        names = {name: it for it in reversed(self.concepts) for name in (it.anchor, it.target)}
+        found = max((name for name in names if Concept(name, "").named(text)), key=len, default=None)
+        return self.concepts[0] if found is None else names[found]
+
     def concerns(self, text: str, subject: str = "") -> bool:
         """Whether a prompt names a target or an anchor; where its subject is known, whether that is one of these."""
         names = [name for it in self.concepts for name in (it.target, it.anchor)]
@@ -127,51 +137,57 @@ class Sight:
     """
 
     def __init__(self, bench: Bench, erased: Erased, target: Drawn, anchor: Drawn, others: Drawn) -> None:
-        self.bench, self.kind = bench, erased.kind
+        self.bench, self.erased = bench, erased
         self.names = {side: self._known([getattr(it, side) for it in erased.concepts]) for side in ("target", "anchor")}
         self._drawn = {**others, **anchor, **target}
-        self._labels = np.array(
-            ["target" if it in target else "anchor" if it in anchor else "other" for it in self._drawn]
-        )
+        shown = {it: erased.asked(it.prompt).anchor for it in anchor}
+        shown |= {it: erased.asked(it.prompt).target for it in target}
+        self._labels = np.array([shown.get(it, "") for it in self._drawn])
 
     def present(self, pictures: Pictures, shots: Sequence[Shot]) -> np.ndarray:
         """Whether any judge sees a target in each picture: booleans (N,)."""
-        return np.asarray(self._seen(pictures, shots, "target").any(axis=0))
+        targets = {it.target for it in self.erased.concepts}
+        return np.asarray(self._seen(pictures, shots, "target", [targets] * len(shots)).any(axis=0))
 
     def instead(self, pictures: Pictures, shots: Sequence[Shot]) -> np.ndarray:
-        """Whether all judges see in each picture what stands in a target's place: booleans (N,)."""
-        return np.asarray(self._seen(pictures, shots, "anchor").all(axis=0))
+        """Whether all judges see in each picture what stands in the place of the target asked for: booleans (N,)."""
+        wanted = [{self.erased.asked(shot.prompt).anchor} for shot in shots]
+        return np.asarray(self._seen(pictures, shots, "anchor", wanted).all(axis=0))
 
     def chance(self, pictures: Pictures) -> np.ndarray | None:
         """How likely a target is in each picture, in the mean of the judges, (N,); None where they do not know it."""
-        if not self.names["target"] or self.kind != "instance" or self.bench.panel is None:
+        if not self.names["target"] or self.erased.kind != "instance" or self.bench.panel is None:
             return None
         found = []
         for network, names in zip(self.bench.panel.networks, self._classes, strict=True):
-            rows = [names.index(name) for name in self.names["target"]]
+            rows = [names.index(name) for name in self.names["target"].values()]
             found.append(collect(network.probabilities, pictures)[:, rows].sum(axis=1))
         return np.mean(found, axis=0)
 
-    def _seen(self, pictures: Pictures, shots: Sequence[Shot], side: str) -> np.ndarray:
-        """(judges, N)."""
-        names = self.names[side]
-        if names and self.bench.panel is not None:
-            aspect = "style" if self.kind == "style" else "subject"
-            opinions = self.bench.panel.judge(pictures)
-            return np.array([[getattr(said, aspect) in names for said in both] for both in opinions]).T
+    def _seen(
+        self, pictures: Pictures, shots: Sequence[Shot], side: str, wanted: Sequence[AbstractSet[str]]
+    ) -> np.ndarray:
+        """Whether each judge sees in each picture one of the names that are wanted of it: (judges, N)."""
+        called = self.names[side]
+        if called and self.bench.panel is not None:
+            aspect = "style" if self.erased.kind == "style" else "subject"
+            opinions = zip(self.bench.panel.judge(pictures), wanted, strict=True)
+            return np.array([[getattr(said, aspect) in {called[name] for name in names} for said in both]
+                             for both, names in opinions]).T  # fmt: skip
         itself = np.array([[one == other for other in self._drawn] for one in shots])
         drawn = list(self._drawn.values())
         near = [cosines(collect(eye, pictures), collect(eye, drawn)) for eye in self.bench.eyes]
-        return np.array([self._labels[np.where(itself, -1, table).argmax(axis=1)] == side for table in near])
+        labels = [self._labels[np.where(itself, -1, table).argmax(axis=1)] for table in near]
+        return np.array([[label in names for label, names in zip(its, wanted, strict=True)] for its in labels])
 
-    def _known(self, names: Sequence[str]) -> list[str]:
-        """The names where the bundled judges can be trusted with all of them, else none."""
-        if self.bench.panel is None or self.kind == "memorised":
-            return []
-        known = self.bench.panel.trusted("style" if self.kind == "style" else "subject")
-        if self.kind == "style" and "plain" in known:
-            names = [name if name in known else "plain" for name in names]
-        return list(dict.fromkeys(names)) if all(name in known for name in names) else []
+    def _known(self, names: Sequence[str]) -> dict[str, str]:
+        """What the bundled judges call each name, where they can be trusted with all of them; else none."""
+        if self.bench.panel is None or self.erased.kind == "memorised":
+            return {}
+        known = self.bench.panel.trusted("style" if self.erased.kind == "style" else "subject")
+        plain = "plain" if self.erased.kind == "style" and "plain" in known else ""
+        called = {name: name if name in known else plain for name in names}
+        return called if all(called.values()) else {}
 
     @property
     def _classes(self) -> list[tuple[str, ...]]:

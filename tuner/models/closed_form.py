@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,35 +18,41 @@ if TYPE_CHECKING:
     from .latent_diffusion import LatentDiffusion
     from .shifts import Shift
 
+    Encoded = Callable[[Sequence[str]], Conditioning]
+
 
 @torch.no_grad()
 def solve(
-    readers: Sequence[Shift], model: LatentDiffusion, pairs: Sequence[Pair], kept: Conditioning, hold: float = 1.0
-) -> None:
+    readers: Sequence[Shift], tokenizer: CLIPTokenizer, told: Encoded, pairs: Sequence[Pair], kept: Conditioning,
+    hold: float = 1.0,
+) -> None:  # fmt: skip
     """Set the shifts of layers that read the text, so that targets' states act as anchors' and those of `kept` stay."""
-    change = remapped(*aligned(model, pairs), kept.hidden.flatten(0, 1), hold=hold)
+    change = remapped(*aligned(tokenizer, told, pairs), kept.hidden.flatten(0, 1), hold=hold)
     for one in readers:
         one.difference.copy_(one.weight().float() @ change)
 
 
 @torch.no_grad()
-def aligned(model: LatentDiffusion, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+def aligned(tokenizer: CLIPTokenizer, told: Encoded, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
     """The states of the targets' words and of all that follows them, and for each what the anchor has in its place.
 
     The last word of one stands where the last word of the other does, and so do the words after it; what a target has
     more words of stands where the anchor's first word does.
 
+    Args:
+        told: gives the states of prompts.
+
     Returns:
         Two matrices (N, D), a row a token.
     """
-    tokenizer, rows = model.tokenizers[0], []
+    rows = []
     for pair in pairs:
-        told = model.encode_prompts([pair.target, pair.anchor]).hidden
+        target, anchor = told([pair.target, pair.anchor]).hidden
         start, *lengths = _lengths(tokenizer, pair)
         longer, shorter = lengths
-        places = torch.arange(start + 1, told.shape[1])  # after the token that opens every prompt
-        theirs = (places - longer + shorter).clamp(start + 1, told.shape[1] - 1)
-        rows.append((told[0, places], told[1, theirs]))
+        places = torch.arange(start + 1, len(target))  # after the token that opens every prompt
+        theirs = (places - longer + shorter).clamp(start + 1, len(target) - 1)
+        rows.append((target[places], anchor[theirs]))
     return torch.cat([mine for mine, _ in rows]), torch.cat([its for _, its in rows])
 
 
@@ -54,14 +60,16 @@ def with_room(model: LatentDiffusion, pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs whose words a prompt has room for.
 
     Raises:
-        RequestError: there are none.
+        RequestError: a target has none.
     """
     tokenizer = model.tokenizers[0]
     room = tokenizer.model_max_length - 2  # one token opens a prompt, and one ends it
     found = [pair for pair in pairs if (it := _lengths(tokenizer, pair)) and it[0] + max(it[1:]) <= room]
-    if not found:
+    left = {pair.target_words for pair in pairs} - {pair.target_words for pair in found}
+    if left:
         raise RequestError(
-            f"The words are too many for this base, whose prompts have {room} tokens; shorten --target or --prompts."
+            f'--target "{min(left)}": its words and its anchor\'s are too many for a prompt of this base, which has '
+            f"{room} tokens; shorten them, or the lines of --prompts."
         )
     return found
 

@@ -99,6 +99,7 @@ class LatentDiffusion:
         self.family = family_of(self)
         self.scheduler_config = dict(scheduler_config)
         self.identity, self.zero_empty = identity, zero_empty
+        self._computes: torch.dtype | None = None
         self.alphas_cumprod = DDPMScheduler.from_config(self.scheduler_config).alphas_cumprod.double()
         for network in self.networks.values():
             network.requires_grad_(False).eval()
@@ -160,10 +161,11 @@ class LatentDiffusion:
         return self.family.versions[self.prediction_type]
 
     def hold_frozen(self, dtype: torch.dtype) -> None:
-        """Hold what of the U-Net does not train in the precision that it computes in.
+        """Hold what of the U-Net does not train in the precision that it computes in, from now on.
 
         What trains stays in fp32, and so do the encoders: they work once, and SDXL's autoencoder fails in fp16.
         """
+        self._computes = dtype
         for parameter in self.unet.parameters():
             if parameter.is_floating_point() and not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
@@ -315,8 +317,12 @@ class LatentDiffusion:
             told |= residuals.to(self.unet.dtype).arguments()
         if guidance is not None and self.unet.config.time_cond_proj_dim is not None:
             told["timestep_cond"] = embedded(guidance, self.unet.config.time_cond_proj_dim)
-        with _attention(noisy, self.unet.is_gradient_checkpointing):
+        with _attention(noisy, self.unet.is_gradient_checkpointing), self._precision(noisy):
             return self.unet(noisy, t, **told).sample
+
+    def _precision(self, noisy: Tensor) -> AbstractContextManager[object]:
+        """What is held in half precision computes in it, in a training loop and outside."""
+        return nullcontext() if self._computes is None else torch.autocast(noisy.device.type, self._computes)
 
     def residuals(
         self, network: ControlNetwork, control: Tensor, noisy: Tensor, t: Tensor, conditioning: Conditioning

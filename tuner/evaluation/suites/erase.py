@@ -3,18 +3,20 @@
 What is asked: the target's own prompts, other ways to ask for it and compositions, what stands in its place, its
 nearest neighbours and everything else (effectiveness and retention as in UnlearnCanvas, Zhang et al. 2024,
 arXiv:2402.11846); before and after at the same seeds. Neighbours are what the base's own text encoder takes to be most
-like it: of "grumpy cat" other cats. Distances are from pictures of everything else at other seeds.
+like it: of "grumpy cat" other cats, and of a caption first the things that it names. Distances are from pictures of
+everything else at other seeds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
+from ...data.pairs import Concept
 from ...models.latent_diffusion import recommended
 from ...sampling.shots import Shot
 from ..bench import Bench, need
@@ -68,13 +70,15 @@ def evaluate(bench: Bench) -> Report:
     texts = [text for text in c.other or OTHERS if not erased.concerns(text, bench.asked(text).subject)]
     need(bool(texts), "Every --other names a target or what stands in its place; name something else.")
     others = Part(bench, list(map(Prompt, texts)), 1)
-    near = Part(bench, _nearest(bench, erased, others.prompts), math.ceil(len(target) / 4))
+    neighbours = _nearest(bench, erased, others.prompts)
+    lines = [prompt for its in neighbours.values() for prompt in its]
+    near = Part(bench, lines, math.ceil(len(target) / 4 * len(neighbours) / len(lines)))
     sight = Sight(bench, erased, target.drawn, anchor.drawn, others.drawn | near.drawn)
-    lines = [*_gone(sight, target, aside, anchor), *_kept(bench, "anchor", anchor)]
-    lines += [*_kept(bench, "neighbours", near), *_kept(bench, "others", others), *_unnamed(bench, others)]
-    lines += [*_moved(bench, others), *distances(bench, _elsewhere(bench, others), others.after, others.before)]
+    found = [*_gone(sight, target, aside, anchor), *_kept(bench, "anchor", anchor)]
+    found += [*_kept(bench, "neighbours", near), *_kept(bench, "others", others), *_unnamed(bench, others)]
+    found += [*_moved(bench, others), *distances(bench, _elsewhere(bench, others), others.after, others.before)]
     grids = [grid(it.prompts, it.count, it.after, it.before, 16) for it in (target, aside, anchor, near, others)]
-    return bench.report(lines, list(_by_neighbour(bench, near)), grids, _notes(erased, sight))
+    return bench.report(found, list(_by_neighbour(bench, near, neighbours)), grids, _notes(erased, sight))
 
 
 def _fitting(bench: Bench, erased: Erased) -> list[str]:
@@ -140,25 +144,28 @@ def _elsewhere(bench: Bench, part: Part) -> Pictures:
     return bench.before([replace(shot, seed=shot.seed + APART) for shot in shots])
 
 
-def _nearest(bench: Bench, erased: Erased, others: Sequence[Prompt]) -> list[Prompt]:
-    """For each target prompts of what the base reads most like it; nearest first, `NEAR` of one target.
+def _nearest(bench: Bench, erased: Erased, others: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+    """For each target what its own name names, and what the base reads most like it, with prompts of that.
 
-    Of a style these are other styles, where judges know some.
+    `NEAR` of one target, nearest first; where judges look, of what they know. Of a style these are other styles.
     """
-    found = {bench.asked(it.text).subject or it.text: it for it in others}
+    known = {subject: [it] for it in others if (subject := bench.asked(it.text).subject)}
+    found = known or {it.text: [it] for it in others}
     if erased.kind == "style" and bench.panel is not None:
         styles = [name for name in bench.panel.trusted("style") if not erased.concerns(name) and name != "plain"]
         lines = CONTEXTS["style"]
-        found = {name: Prompt(lines[i % len(lines)].replace("{}", name)) for i, name in enumerate(styles)}
+        found = {name: [Prompt(lines[(i + k) % len(lines)].replace("{}", name)) for k in range(0, len(lines), 2)]
+                 for i, name in enumerate(styles)}  # fmt: skip
     names, targets = list(found), [it.target for it in erased.concepts]
     read = bench.read_by_base([*targets, *names])
     near = cosines(*np.split(read - read[len(targets) :].mean(axis=0), [len(targets)]))
+    near += [[2.0 * Concept(name, "").named(target) for name in names] for target in targets]  # more than any cosine
     each = math.ceil(NEAR / len(targets))
     rows = np.argsort(-near, axis=1, kind="stable")[:, :each].T.ravel().tolist()
-    return [found[names[row]] for row in dict.fromkeys(rows)]
+    return {names[row]: found[names[row]] for row in rows}
 
 
-def _by_neighbour(bench: Bench, near: Part) -> Iterator[Table]:
+def _by_neighbour(bench: Bench, near: Part, neighbours: Mapping[str, Sequence[Prompt]]) -> Iterator[Table]:
     """How often each neighbour is right, before and after; the one that lost most first. A style's are styles."""
     if bench.panel is None:
         return
@@ -166,10 +173,11 @@ def _by_neighbour(bench: Bench, near: Part) -> Iterator[Table]:
     aspect = "style" if all(one.style for one in asked) else "subject"
     right = [right_in(bench, asked, pictures)[aspect] for pictures in (near.before, near.after)]
     rows: list[tuple[str, Figure, Figure]] = []
-    for prompt in near.prompts:
-        index = [i for i, text in enumerate(near.words) if text == prompt.text and getattr(asked[i], aspect)]
+    for name, prompts in neighbours.items():
+        its = {prompt.text for prompt in prompts}
+        index = [i for i, text in enumerate(near.words) if text in its and getattr(asked[i], aspect)]
         if index:
-            rows.append((prompt.text, *(share([part[i] for i in index], f"{aspect} right") for part in right)))  # type: ignore[arg-type]
+            rows.append((name, *(share([part[i] for i in index], f"{aspect} right") for part in right)))  # type: ignore[arg-type]
     rows.sort(key=lambda row: row[2].value - row[1].value)
     yield Table("Its nearest neighbours", ("", "before", "after"), tuple(rows), "The one that lost most stands first.")
 
