@@ -39,6 +39,7 @@ from tuner.recipe import Recipe, TrainConfig
 from tuner.run import Run
 
 READERS = r".*attn2\.to_[kv]"  # the weights that read the text
+HOLD = 5.0  # how much more in the closed form what stays weighs than what is to change
 TRAINED = {
     "cross-attention": READERS,
     "embedding": "",
@@ -119,7 +120,7 @@ class Ablate(Recipe):
         readers = [one for path, one in self.shifts.items() if re.fullmatch(READERS, path)]
         if self.method.solved and readers:
             stays = self.lessons.told([*self.lessons.kept, *self.lessons.words])
-            solve(readers, self.model.tokenizers[0], self.lessons.told, self.pairs, stays, self.method.hold)
+            solve(readers, self.model.tokenizers[0], self.lessons.told, self.pairs, stays, HOLD)
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
@@ -157,7 +158,6 @@ class Method:
     Attributes:
         stays: whether targets' pictures, and those of what is to stay, are trained on beside anchors'.
         solved: whether it begins with the solution in closed form.
-        hold: how much more in it what stays weighs than what is to change.
         unused: options that it has no use for.
     """
 
@@ -166,7 +166,6 @@ class Method:
     learning_rate: float
     stays: bool = False
     solved: bool = False
-    hold: float = 1.0
     unused: tuple[str, ...] = ()
 
 
@@ -203,7 +202,7 @@ def _apart(made: Tensor, wanted: Tensor) -> Tensor:
 
 
 METHODS = {
-    "default": Method(_default, 200, 1e-4, stays=True, solved=True, hold=5.0),
+    "default": Method(_default, 200, 1e-4, stays=True, solved=True),
     "model": Method(_model, 100, 1.6e-5, unused=("retain",)),
     "noise": Method(_noise, 100, 1.6e-5, unused=("retain",)),
     "esd": Method(_esd, 200, 5e-5, unused=("retain", "regularise", "snr_gamma", "v_like")),
