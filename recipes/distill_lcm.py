@@ -81,21 +81,27 @@ class DistillLcm(Recipe):
             settings = LoraConfig(r=config.rank, lora_alpha=config.rank, target_modules=paths_of(config.targets))
             inject_adapter_in_model(settings, model.unet)
 
+    @property
+    def models(self) -> tuple[LatentDiffusion, ...]:
+        return (self.model, self.teacher) if self.config.full else (self.model,)
+
     @classmethod
     def default_name(cls, config: DistillLcmOptions) -> str:
         return f"{Path(config.base).resolve().name.removesuffix('.safetensors')}-lcm"
 
     @classmethod
     def usual(cls, given: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-        """A base's own prompts are for those who bring nothing to learn from. A whole U-Net learns more carefully, and
-        of more than one scale of guidance.
+        """A base's own prompts are for those who bring nothing to learn from. One scale of guidance is all where one is
+        named. A whole U-Net learns more carefully, and of more than one scale.
         """
-        if given.get("images") or given.get("prompts"):
-            defaults.pop("prompt", None)
-        if not given.get("full"):
-            return defaults
-        rate = defaults.get("learning_rate", cls.Config.model_fields["learning_rate"].default)
-        return {**defaults, "learning_rate": rate / SLOWER, "ema": 0.95, "guidance_min": 2.0, "guidance_max": 8.0}
+        pictures = ("prompt", "prompt_images") if given.get("images") else ("prompt",) if given.get("prompts") else ()
+        lora = ("rank", "targets") if given.get("full") else ()
+        kept = {name: value for name, value in defaults.items() if name not in (*pictures, *lora)}
+        if given.get("full"):
+            rate = kept.get("learning_rate", cls.Config.model_fields["learning_rate"].default)
+            return {**kept, "learning_rate": rate / SLOWER, "ema": 0.95, "guidance_min": 2.0, "guidance_max": 8.0}
+        named = [given[name] for name in ("guidance_min", "guidance_max") if name in given]
+        return {**kept, **({"guidance_min": named[0], "guidance_max": named[0]} if len(named) == 1 else {})}
 
     @classmethod
     def check(cls, config: DistillLcmOptions) -> None:

@@ -90,6 +90,11 @@ class Recipe(nn.Module):
         """What prompts call what is learned, where the options say it; else it is told from the captions."""
         return str(config.trigger)
 
+    @property
+    def models(self) -> tuple[LatentDiffusion, ...]:
+        """All models that are in memory for it: by default the one that trains."""
+        return (self.model,)
+
     def data(self, run: Run) -> Source:
         """The examples: by default the folder of pictures, encoded once."""
         from .data.source import encoded

@@ -84,6 +84,20 @@ def test_the_loss_is_the_papers(tiny_family, images, tmp_path, family, options):
     assert ours.shape == (6,) and torch.allclose(ours.double(), theirs, rtol=1e-3, atol=1e-7)
 
 
+def test_the_teacher_of_a_whole_model_is_held_in_half_precision_and_let_go(tiny_base, images, tmp_path):
+    made, run = started(tiny_base, images, tmp_path / "run", full=True)
+    run.close()
+    for model in made.models:
+        model.hold_frozen(torch.bfloat16)
+    assert {p.dtype for p in made.teacher.unet.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in made.unet.parameters()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert made(made.source.batch(0, range(2))).isfinite().all()
+    for model in made.models:
+        model.forget()
+    assert not sum(p.numel() for p in made.teacher.unet.parameters())
+
+
 def test_phases_have_another_loss_and_the_smallest_ones_ends_are_the_teachers(tiny_base, images, tmp_path):
     made, run = started(tiny_base, images, tmp_path / "run", phases=50)
     run.close()

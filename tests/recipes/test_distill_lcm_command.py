@@ -73,9 +73,21 @@ def test_merged_with_others_it_is_drawn_as_before(tuner, tiny_base, images, tmp_
     assert manner(tmp_path / "both.safetensors") == Manner("lcm", 4, 1.0, 20)
 
 
+def test_one_bound_of_guidance_is_both(tuner, tiny_base, tmp_path):
+    for number, flags in enumerate((("--guidance-min", 7.5), ("--guidance-max", 3))):
+        out = tmp_path / str(number)
+        result = tuner("distill-lcm", "--base", tiny_base, *CAT, *FAST, *flags, "--out", out)
+        assert result.exit_code == 0, result.stderr
+        values = read_toml(out / "config.toml")
+        assert values["guidance_min"] == values["guidance_max"] == flags[1]
+
+
 def test_the_sampler_lcm_takes_few_steps_by_itself(tuner, tiny_base, tmp_path):
     call = ("generate", "a cat", "--base", tiny_base, "--sampler", "lcm", "--quiet")
-    assert tuner(*call, "--out", tmp_path / "few").exit_code == 0
+    done = tuner(*call, "--out", tmp_path / "few")
+    assert done.exit_code == 0 and "negative" not in done.output
+    done = tuner(*call, "--negative", "a dog", "--out", tmp_path / "led")
+    assert done.exit_code == 0 and "A negative prompt does nothing at --guidance 1 or less" in done.output
     assert "Steps: 4, Sampler: LCM, CFG scale: 1," in Image.open(tmp_path / "few" / "0000.png").text["parameters"]
 
 
@@ -123,7 +135,9 @@ def test_a_quantised_base_is_its_own_teacher(tuner, tiny_base, tmp_path):
 def test_a_base_brings_prompts_for_those_who_have_nothing(tuner, tiny_base, images, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(tiny_base, base)
-    (base / "training.toml").write_text('[distill-lcm]\nprompt = ["a cat", "a dog"]\nlearning_rate = 2e-3\n')
+    (base / "training.toml").write_text(
+        '[distill-lcm]\nprompt = ["a cat", "a dog"]\nlearning_rate = 2e-3\nrank = 32\nprompt_images = 2\n'
+    )
     (tmp_path / "prompts.txt").write_text("a red dog\n")
     ways = {
         "own": ((), ["a cat", "a dog"], 2e-3, 0.0),
@@ -144,7 +158,7 @@ def test_a_base_brings_prompts_for_those_who_have_nothing(tuner, tiny_base, imag
     ("flags", "sentence"),
     [
         ((*CAT, "--guidance-min", 0.5), "--guidance-min must be at least 1, not 0.5."),
-        ((*CAT, "--guidance-min", 6), "--guidance-min 6 is more than --guidance-max 5"),
+        ((*CAT, "--guidance-min", 6, "--guidance-max", 5), "--guidance-min 6 is more than --guidance-max 5"),
         ((*CAT, "--teacher-steps", 1), "--teacher-steps must be at least 2, not 1."),
         ((*CAT, "--teacher-steps", 30), "--teacher-steps 30 does not divide this base's 1000"),
         ((*CAT, "--phases", 4), "--phases 4 does not divide --teacher-steps 50"),

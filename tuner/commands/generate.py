@@ -59,6 +59,7 @@ def generate(config: Config) -> None:
     asked = rows(config)
     shots = [shot for _, row in asked for shot in row]
     from ..adapters.apply import parse_adapter
+    from ..sampling.conditions import leads_away
     from ..sampling.control_request import loaded, opened, sized
 
     adapters = [parse_adapter(text) for text in config.adapter]
@@ -71,6 +72,8 @@ def generate(config: Config) -> None:
         shots = sized(pipe, shots, source, controls)
         _say_what_is_cut(pipe, shots, show)
         _say_what_is_fitted(pipe, config, shots, source, show)
+        if any(shot.negative and not leads_away(pipe, shot.guidance) for shot in shots):
+            show.say("A negative prompt does nothing at --guidance 1 or less, or where the base is told its guidance.")
         drawn = _drawn(pipe, config, shots, source, controls, folder, show)
     finally:
         show.close()
@@ -127,9 +130,9 @@ def _pipeline(config: Config, adapters: list[tuple[Path, float]]) -> StableDiffu
     pipe = model.pipeline(config.sampler)
     for number, (path, weight) in enumerate(adapters):
         apply_adapter(pipe, path, weight, f"adapter_{number}")
-        wanted = manner(path)
-        if wanted and wanted.sampler == config.sampler:
-            pipe.scheduler.register_to_config(**wanted.schedule)
+    ways = [way for path, _ in adapters if (way := manner(path)) and way.sampler == config.sampler]
+    if ways:  # the first, as its options are
+        pipe.scheduler.register_to_config(**ways[0].schedule)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     hold(pipe, chosen(config.precision, device, model.family.fits_fp16), device)
     return pipe

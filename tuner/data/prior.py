@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..randomness import seed_of
+from ..sampling.shots import GUIDANCE, STEPS, Shot
 from . import fingerprints
-from .cache import key_of
+from .cache import Cache, key_of
 from .pictures import array
-from .rows import Held, Rows
+from .rows import Held, Row, Rows
 from .sharing import make_missing
 
 if TYPE_CHECKING:
@@ -31,30 +33,48 @@ def imagined(source: Source, model: LatentDiffusion, prompts: Sequence[str], cou
         apart: from noise of each prompt's own; else all begin from the same, and only words tell them apart.
     """
     from ..sampling.drawing import draw
-    from ..sampling.shots import GUIDANCE, STEPS, Shot
 
     wanted = [
         (prompt, seed_of(source.seed, "prior", *([prompt] if apart else []), k))
         for prompt in prompts for k in range(count)
     ]  # fmt: skip
     made_by = (VERSION, fingerprints.drawing(model), "dpm++", STEPS, GUIDANCE, model.resolution)
-    keys = {want: key_of("drawn", *made_by, *want) for want in wanted}
-    drawn: dict[tuple[str, int], Tensor] = {}
+    cache = source.cache
 
-    def there(want: tuple[str, int]) -> bool:
-        entry = None if want in drawn else source.cache.get("drawn", keys[want])
-        if entry is not None:
-            drawn[want] = entry["pixels"]
-        return want in drawn
+    def drawn(shots: Sequence[Shot]) -> list[Tensor]:
+        return [torch.from_numpy(array(picture)) for picture in draw(model.pipeline("dpm++"), shots)]
 
-    def work(part: list[tuple[str, int]]) -> None:
-        shots = [Shot(prompt, seed) for prompt, seed in part]
-        for want, picture in zip(part, draw(model.pipeline("dpm++"), shots), strict=True):
-            drawn[want] = torch.from_numpy(array(picture))
-            source.cache.put("drawn", keys[want], {"pixels": drawn[want]})
+    rows = [Imagined(Shot(*want), key_of("drawn", *made_by, *want), cache, drawn) for want in wanted]
+    held: dict[str, Tensor] = {}  # what no cache keeps
 
-    make_missing(source.cache, list(dict.fromkeys(wanted)), there, work)
-    rows = Rows([Held(f"the base's picture of {want[0]}", keys[want], drawn[want]) for want in wanted])
-    sizes = torch.tensor([[*drawn[want].shape[1:], 0, 0, *drawn[want].shape[1:]] for want in wanted])
-    captions = [prompt for prompt, _ in wanted]
-    return source.of(captions, rows, sizes)
+    def there(row: Imagined) -> bool:
+        return row.key in held or cache.has("drawn", row.key)
+
+    def work(part: list[Imagined]) -> None:
+        for row, pixels in zip(part, drawn([row.shot for row in part]), strict=True):
+            if not cache.put("drawn", row.key, {"pixels": pixels}):
+                held[row.key] = pixels
+
+    make_missing(cache, list({row.key: row for row in rows}.values()), there, work)
+    every: list[Row] = [Held(row.name, row.key, held[row.key]) if row.key in held else row for row in rows]
+    height, width = every[0].read().shape[1:]  # as are all others
+    sizes = torch.tensor([[height, width, 0, 0, height, width]]).expand(len(rows), -1)
+    return source.of([prompt for prompt, _ in wanted], Rows(every), sizes)
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """A picture that the base draws, uint8 (3, H, W): in the cache, or drawn anew."""
+
+    shot: Shot
+    key: str
+    cache: Cache
+    drawn: Callable[[Sequence[Shot]], list[Tensor]]
+
+    @property
+    def name(self) -> str:
+        return f"the base's picture of {self.shot.prompt}"
+
+    def read(self) -> Tensor:
+        entry = self.cache.get("drawn", self.key)
+        return self.drawn([self.shot])[0] if entry is None else entry["pixels"]

@@ -61,13 +61,17 @@ class PipelineFolder:
         kind = self.model.family.pipeline
         told = self._manner.python()[2] if self._manner else ""
         script = "sdxl" if self.model.family.name == "sdxl" else "stable_diffusion"
+        others = (
+            "ComfyUI's node DiffusersLoader finds it in `models/diffusers`; for A1111 make one file of it by a script of "
+            f"diffusers, `scripts/convert_diffusers_to_original_{script}.py`. These two know the published sizes alone."
+        )
+        if self.model.unet.config.time_cond_proj_dim is not None:
+            others = "It is told its guidance, as diffusers' pipelines do; other programs leave that out."
         return (
             f"```python\nfrom diffusers import {kind}\n\n"
             f'pipe = {kind}.from_pretrained("{paths[0].name}")\n'
             f'pipe({json.dumps(prompt)}{told}).images[0].save("picture.png")\n```\n\n'
-            f"`--base {paths[0].name}` gives it to every command of tuner. ComfyUI's node DiffusersLoader finds it in "
-            "`models/diffusers`; for A1111 make one file of it by a script of diffusers, "
-            f"`scripts/convert_diffusers_to_original_{script}.py`. These two know the published sizes alone.\n"
+            f"`--base {paths[0].name}` gives it to every command of tuner. {others}\n"
         )
 
     def flags(self, paths: list[Path], base: str) -> str:

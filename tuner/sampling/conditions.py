@@ -32,6 +32,11 @@ class Told:
     guidance: float
 
 
+def leads_away(pipe: StableDiffusionPipeline, guidance: float) -> bool:
+    """Whether a picture is led away from a negative prompt: not without guidance, nor by a U-Net that is told it."""
+    return guidance > 1 and pipe.unet.config.time_cond_proj_dim is None
+
+
 class Prompts:
     """The encoder of prompts: diffusers' own way, so that adapters and learned tokens in the pipeline count."""
 
@@ -43,8 +48,9 @@ class Prompts:
         """What the model is told of pictures that have one guidance. On a way between two prompts it changes evenly."""
         guidance = shots[0].guidance
         wanted = Conditioning.cat([self._wanted(shot) for shot in shots])
-        plain = guidance <= 1 or self._pipe.unet.config.time_cond_proj_dim is not None
-        unwanted = None if plain else Conditioning.cat([self._one(shot.negative, True) for shot in shots])
+        unwanted = None
+        if leads_away(self._pipe, guidance):
+            unwanted = Conditioning.cat([self._one(shot.negative, True) for shot in shots])
         return Told(wanted, unwanted, guidance)
 
     def _wanted(self, shot: Shot) -> Conditioning:

@@ -146,7 +146,8 @@ def _prepared(kind: type[Recipe], config: Any, run: Run, machine: Any, show: Sho
     with show.working(f"Loading the base {config.base}"):
         recipe = kind(config, kind.base(config).to(machine.device))
         if kind.adapts and machine.mixed_precision != "no":
-            recipe.model.hold_frozen(DTYPES[machine.mixed_precision])
+            for model in recipe.models:
+                model.hold_frozen(DTYPES[machine.mixed_precision])
     with show.working("Reading and encoding the pictures"):
         recipe.source = recipe.data(run)
     for sentence in [*(f"Left out: {clause}." for clause in recipe.source.skipped), *recipe.source.notes]:
@@ -200,7 +201,8 @@ def _conclude(recipe: Recipe, config: Any, run: Run, prompts: list[str], machine
     export = recipe.artifact()
     paths = export.write(run.folder, run.name, DTYPES[config.save_precision])
     with show.working("Loading the result as other programs do"):
-        recipe.model.forget()
+        for model in recipe.models:
+            model.forget()
         plain = config.model_copy(update={"quantize": "none", "gradient_checkpointing": False})
         proofs = export.prove(paths, type(recipe).base(plain).to(machine.device))
     for sentence in proofs:
