@@ -62,8 +62,8 @@ class PipelineFolder:
         told = self._manner.python()[2] if self._manner else ""
         script = "sdxl" if self.model.family.name == "sdxl" else "stable_diffusion"
         others = (
-            "ComfyUI's node DiffusersLoader finds it in `models/diffusers`; for A1111 make one file of it by a script of "
-            f"diffusers, `scripts/convert_diffusers_to_original_{script}.py`. These two know the published sizes alone."
+            "ComfyUI's node DiffusersLoader finds it in `models/diffusers`; for A1111 make one file of it by a script "
+            f"of diffusers, `scripts/convert_diffusers_to_original_{script}.py`. These two know published sizes alone."
         )
         if self.model.unet.config.time_cond_proj_dim is not None:
             others = "It is told its guidance, as diffusers' pipelines do; other programs leave that out."
