@@ -1,17 +1,12 @@
 """Take a concept out of a base: prompts that name the target draw its anchor, and everything else stays as it was.
 
-`model` and `noise` are concept ablation (Kumari et al. 2023, arXiv:2303.13516, eq. 4 and 5): on pictures of the anchor
-that the base draws itself, the target's prompt learns to predict what the anchor's does, or the noise, with the
-ordinary loss on the anchor beside it. `esd` leads away from what the base knows of the target, on latents that the
-model makes of it (Gandikota et al. 2023, arXiv:2303.07345, eq. 7); `uce` solves for the weights that read the text
-(Gandikota et al. 2024, arXiv:2308.14761, eq. 7). `default` begins with that solution and trains on: the base itself,
-its shifts taken off, teaches each prompt of the target what it predicts for the anchor's, and every other prompt what
-it predicted before; other prompts are those named by `--retain`, and words of the base's own vocabulary.
+What is learned is said by one of the objectives in tuner/erasure.py. The usual one begins with a solution in closed
+form and trains on, on pictures that the base draws itself; its teacher is that base, with all changes taken off. Other
+prompts, which are to stay, are those named by `--retain`, and words of the base's own vocabulary.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -28,19 +23,23 @@ from tuner.data.lessons import Lessons, check_known
 from tuner.data.options import without_folder
 from tuner.data.pairs import ERASES, concepts, noted, pairs_of
 from tuner.data.source import Source
+from tuner.erasure import METHODS, apart, asked
 from tuner.errors import RequestError
+from tuner.models.adversary import nearest
 from tuner.models.closed_form import solve, with_room
 from tuner.models.latent_diffusion import LatentDiffusion, Noised
-from tuner.models.layers import paths_of
-from tuner.models.partway import partway
-from tuner.models.shifts import shift, unshifted
+from tuner.models.layers import add_lora, paths_of
+from tuner.models.shifts import shift, unadapted
 from tuner.models.words import Word, own_words, teach
 from tuner.recipe import Recipe, TrainConfig
 from tuner.run import Run
 
 READERS = r".*attn2\.to_[kv]"  # the weights that read the text
 HOLD = 5.0  # how much more in the closed form what stays weighs than what is to change
-TRAINED = {
+REST = paths_of(["attention", "feed-forward", "projections"])  # beside these, in a LoRA
+FASTER = 2.0  # than whole weights a LoRA learns
+SHIFTED = {
+    "lora": READERS,
     "cross-attention": READERS,
     "embedding": "",
     "unet": paths_of(["attention", "feed-forward", "projections", "convolutions"]),
@@ -54,24 +53,27 @@ class AblateOptions(TrainConfig):
     anchor: list[str] = common([], "What is drawn in its place: one for all targets, or one each.", "TEXT")
     kind: Literal["instance", "style", "memorised"] = common("instance", "What the target is.")
     method: Literal["default", "model", "noise", "esd", "uce"] = common("default", "How it is taken out.")
-    train: Literal["cross-attention", "embedding", "unet"] = Field("cross-attention", description="What changes.")
+    train: Literal["lora", "cross-attention", "unet", "embedding"] = Field(
+        "lora", description="What changes; by default what the method usually changes."
+    )
+    rank: int = Field(16, ge=1, le=1024, description="With --train lora, of the LoRA beside weights that read text.")
     steps: int = common(200, "Optimizer steps; by default the method's own.", ge=0)
     learning_rate: float = common(1e-4, "Peak learning rate; by default the method's own.", gt=0)
     prompts: str = option("", "Prompts that name the anchor, or have {} in its place: a file, one a line.", "FILE")
     retain: list[str] = Field([], description="A prompt whose pictures are to stay as they are; repeatable.")
     anchor_images: int = Field(2, ge=1, description="Pictures of each prompt, drawn by the base.")
     regularise: float = Field(1.0, ge=0, description="Weight of the loss on what is to stay.")
+    attack_steps: int = Field(2, ge=0, description="Steps a search for other words takes, which training withstands.")
     force: bool = Field(False, description="Go on where the base does not seem to know the target.")
 
     @model_validator(mode="before")
     @classmethod
     def _usual(cls, values: dict[str, Any]) -> dict[str, Any]:
-        usual = _asked(values)
-        return {"steps": usual.steps, "learning_rate": usual.learning_rate, **values}
+        return {**asked(values).usual, **values}
 
 
 class Ablate(Recipe):
-    """Shifts of the weights that read the text, or of the whole U-Net."""
+    """Shifts of the weights that read the text and a LoRA of others, or shifts of the whole U-Net, or new words."""
 
     Config = AblateOptions
     adapts, suite = True, "erase"
@@ -82,15 +84,18 @@ class Ablate(Recipe):
         self.method = METHODS[config.method]
         self.concepts = concepts(config.target, config.anchor)
         self.pairs = with_room(model, pairs_of(self.concepts, config.kind, config.prompts))
-        self.shifts = shift(model.unet, TRAINED[config.train])
+        if config.train == "lora":
+            add_lora(model.unet, REST, config.rank, config.seed, without=READERS)
+        self.unet, self.shifts = model.unet, shift(model.unet, SHIFTED[config.train])
         spelled = self.concepts if config.train == "embedding" else []
         self.words = [Word(it.target, tuple(teach(model, own_words(model, it.target)))) for it in spelled]
+        self.attacked = config.attack_steps > 0 and "attack_steps" not in self.method.unused and not self.words
         self.rows = torch.nn.ParameterList(rows.requires_grad_(True) for word in self.words for rows in word.vectors)
 
     @classmethod
     def usual(cls, given: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
         """What the base brings along, but for what the method has no use for."""
-        return {name: value for name, value in defaults.items() if name not in _asked(given).unused}
+        return {name: value for name, value in defaults.items() if name not in asked(given).unused}
 
     @classmethod
     def check(cls, config: AblateOptions) -> None:
@@ -101,6 +106,10 @@ class Ablate(Recipe):
             raise RequestError(f"{flag} does nothing with --method {config.method}; leave it out.")
         if config.method == "uce" and config.train == "embedding":
             raise RequestError("--method uce solves for the weights that read the text; leave out --train embedding.")
+        if config.train != "lora" and changed(config, "rank"):
+            raise RequestError(f"--rank is a LoRA's, and --train {config.train} has none; leave it out.")
+        if config.train == "embedding" and changed(config, "attack_steps"):
+            raise RequestError("--attack-steps are withstood by the U-Net, which --train embedding leaves as it is.")
         pairs_of(concepts(config.target, config.anchor), config.kind, config.prompts)
 
     @classmethod
@@ -122,20 +131,40 @@ class Ablate(Recipe):
             stays = self.lessons.told([*self.lessons.kept, *self.lessons.words])
             solve(readers, self.model.tokenizers[0], self.lessons.told, self.pairs, stays, HOLD)
 
+    def groups(self) -> list[dict[str, Any]]:
+        """The shifts and new words; a LoRA learns faster."""
+        own = [p for p in (*self.shifts.parameters(), *self.rows) if p.requires_grad]
+        known = {id(p) for p in own}
+        lora = [p for p in self.unet.parameters() if p.requires_grad and id(p) not in known]
+        faster = {} if self.config.optimizer == "prodigy" else {"lr": FASTER * self.config.learning_rate}
+        return [{"params": own}, *([{"params": lora, **faster}] if lora else [])]
+
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
-        error = self.method.loss(self, x, *self.lessons.taken(batch))
+        targets, anchors = self.lessons.taken(batch)
+        error = self.method.loss(self, x, targets, anchors)
+        shows = [i for i, caption in enumerate(batch.captions) if caption == targets[i] != anchors[i]]
+        if shows and self.attacked:
+            ends = batch.draw.integers("attack", 2).tolist()  # it starts from the target's words, or from its anchor's
+            starts = [(targets[i], anchors[i])[ends[i]] for i in shows]
+            reached = self.reached(x[shows], starts, [anchors[i] for i in shows])
+            error = error.index_add(0, torch.tensor(shows, device=error.device), reached)
         return error * self.model.loss_weight(x.t, self.config)
 
-    def predicted(self, x: Noised, prompts: list[str]) -> Tensor:
+    def reached(self, x: Noised, starts: Sequence[str], anchors: Sequence[str]) -> Tensor:
+        """How far it is, under the states of the text that draw a target best, from what the base predicts: (B,)."""
+        told = nearest(self.model, x, self.lessons.told(starts), self.config.attack_steps)
+        return apart(self.model.predict(x.noisy, x.t, told).float(), self.known(x, anchors))
+
+    def predicted(self, x: Noised, prompts: Sequence[str]) -> Tensor:
         """What the model predicts now."""
-        told = self.model.encode_prompts(prompts) if self.words else self.lessons.told(prompts)
+        told = self.model.encode_prompts(list(prompts)) if self.words else self.lessons.told(prompts)
         return self.model.predict(x.noisy, x.t, told).float()
 
     @torch.no_grad()
-    def known(self, x: Noised, prompts: list[str]) -> Tensor:
+    def known(self, x: Noised, prompts: Sequence[str]) -> Tensor:
         """What the base predicts."""
-        with unshifted(self.model.unet):
+        with unadapted(self.model.unet):
             return self.model.predict(x.noisy, x.t, self.lessons.told(prompts)).float()
 
     def artifact(self) -> Export:
@@ -149,62 +178,3 @@ class Ablate(Recipe):
     def prompts(self, source: Source) -> list[str]:
         first = [next(pair for pair in self.pairs if pair.target_words == it.target) for it in self.concepts[:2]]
         return list(dict.fromkeys([*(it.target for it in first), *(it.anchor for it in first), *self.lessons.kept[:2]]))
-
-
-@dataclass(frozen=True)
-class Method:
-    """An objective, and how it is usually trained.
-
-    Attributes:
-        stays: whether targets' pictures, and those of what is to stay, are trained on beside anchors'.
-        solved: whether it begins with the solution in closed form.
-        unused: options that it has no use for.
-    """
-
-    loss: Callable[[Ablate, Noised, list[str], list[str]], Tensor]
-    steps: int
-    learning_rate: float
-    stays: bool = False
-    solved: bool = False
-    unused: tuple[str, ...] = ()
-
-
-def _default(it: Ablate, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
-    error = _apart(it.predicted(x, targets), it.known(x, anchors))
-    stays = torch.tensor([one == other for one, other in zip(targets, anchors, strict=True)], device=error.device)
-    return torch.where(stays, it.config.regularise * error, error)
-
-
-def _model(it: Ablate, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
-    anchor = it.predicted(x, anchors)
-    return _apart(it.predicted(x, targets), anchor.detach()) + it.config.regularise * x.error(anchor)
-
-
-def _noise(it: Ablate, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
-    return x.error(it.predicted(x, targets)) + it.config.regularise * x.error(it.predicted(x, anchors))
-
-
-def _esd(it: Ablate, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
-    blank = [""] * len(targets)
-    noisy, t = partway(it.model, x.noise, it.lessons.told(targets), it.lessons.told(blank), x.t, steps=20, guidance=3)
-    way = replace(x, noisy=noisy, t=t)
-    empty = it.known(way, blank)
-    return _apart(it.predicted(way, targets), empty - (it.known(way, targets) - empty))
-
-
-def _asked(values: Mapping[str, Any]) -> Method:
-    """The method that options ask for, as far as they have been read."""
-    return METHODS.get(str(values.get("method", "default")), METHODS["default"])
-
-
-def _apart(made: Tensor, wanted: Tensor) -> Tensor:
-    return (made - wanted).square().mean((1, 2, 3))
-
-
-METHODS = {
-    "default": Method(_default, 200, 1e-4, stays=True, solved=True),
-    "model": Method(_model, 100, 1.6e-5, unused=("retain",)),
-    "noise": Method(_noise, 100, 1.6e-5, unused=("retain",)),
-    "esd": Method(_esd, 200, 5e-5, unused=("retain", "regularise", "snr_gamma", "v_like")),
-    "uce": Method(_default, 0, 1e-4, solved=True, unused=("regularise",)),
-}

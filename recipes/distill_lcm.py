@@ -29,11 +29,11 @@ from tuner.data.prompted import PromptOptions, prompted, prompts_of
 from tuner.data.source import Source
 from tuner.errors import RequestError
 from tuner.models.conditioning import Conditioning
-from tuner.models.consistency import Way, huber, reweighted, tell_guidance, unadapted
+from tuner.models.consistency import Way, huber, reweighted, tell_guidance
 from tuner.models.folder import PipelineFolder
 from tuner.models.latent_diffusion import LatentDiffusion
-from tuner.models.layers import Layer, paths_of
-from tuner.randomness import seed_of
+from tuner.models.layers import Layer, add_lora, paths_of
+from tuner.models.shifts import unadapted
 from tuner.recipe import Recipe, TrainConfig
 from tuner.run import Run
 from tuner.sampling.guidance import guided
@@ -74,12 +74,7 @@ class DistillLcm(Recipe):
             tell_guidance(self.unet)
             self.unet.requires_grad_(True)
             return
-        from peft import LoraConfig, inject_adapter_in_model  # takes seconds to import: `--help` need not wait for it
-
-        with torch.random.fork_rng(devices=[]):  # peft draws from the global generator
-            torch.manual_seed(seed_of(config.seed, "lcm"))
-            settings = LoraConfig(r=config.rank, lora_alpha=config.rank, target_modules=paths_of(config.targets))
-            inject_adapter_in_model(settings, model.unet)
+        add_lora(model.unet, paths_of(config.targets), config.rank, config.seed)
 
     @property
     def models(self) -> tuple[LatentDiffusion, ...]:

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from tuner.errors import RequestError
-from tuner.models.consistency import Way, embedded, huber, reweighted, scalings, tell_guidance, unadapted
+from tuner.models.consistency import Way, embedded, huber, reweighted, scalings, tell_guidance
 from tuner.models.latent_diffusion import LatentDiffusion
 from tuner.models.samplers import scheduler
+from tuner.models.shifts import unadapted
 
 KINDS = ("epsilon", "v_prediction", "sample")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tuner.config import build
-from tuner.models.shifts import unshifted
+from tuner.models.shifts import unadapted
 from tuner.places import place
 from tuner.recipe import load_recipe, recipe_class
 from tuner.run import Run
@@ -84,6 +84,49 @@ def test_the_default_is_taught_by_the_base(made):
     expected = mean(predicted(recipe.model, x, students) - predicted(plain, x, teachers))
     found = recipe.method.loss(recipe, x, students, teachers)
     assert torch.allclose(found, expected * torch.tensor([1.0, 3.0]), rtol=1e-4)  # what stays has its own weight
+
+
+def shown(recipe, size=6):
+    """A batch in which some pictures are the target's, and which these are."""
+    for step in range(9):
+        batch = recipe.source.batch(step, range(size))
+        taken = zip(batch.captions, *recipe.lessons.taken(batch), strict=True)
+        found = [i for i, (caption, target, anchor) in enumerate(taken) if caption == target != anchor]
+        if 0 < len(found) < size:
+            return batch, found
+    raise AssertionError("no batch has both")
+
+
+def test_attacks_on_the_target_s_pictures_are_withstood(made):
+    """On these, and no others, the states that would draw the target best predict what the base does of the anchor."""
+    from tuner.models.adversary import nearest
+
+    recipe, calm = moved(made(attack_steps=2)), moved(made(attack_steps=0))
+    batch, found = shown(recipe)
+    x, (_, anchors) = recipe.model.noised(batch), recipe.lessons.taken(batch)
+    more = recipe(batch) - calm(batch)
+    assert [i for i, one in enumerate(more.tolist()) if one] == found
+    ends = batch.draw.integers("attack", 2).tolist()
+    for i in found:
+        start = recipe.lessons.told([(batch.captions[i], anchors[i])[ends[i]]])
+        worst = nearest(recipe.model, x[[i]], start, 2)
+        wanted = recipe.known(x[[i]], [anchors[i]])
+        assert torch.allclose(more[i], mean(recipe.model.predict(x.noisy[[i]], x.t[[i]], worst) - wanted)[0], rtol=1e-2)
+    more.sum().backward()
+    assert any(one.difference.grad.abs().max() > 0 for _, one in recipe.shifts.items())
+
+
+def test_a_lora_beside_the_readers_learns_faster_and_is_taken_off_with_them(made):
+    recipe, plain = moved(made()), made(train="cross-attention")
+    own, lora = recipe.groups()
+    assert lora["lr"] == 2 * recipe.config.learning_rate and len(plain.groups()) == 1
+    every = {id(p) for p in recipe.parameters() if p.requires_grad}
+    assert {id(p) for p in own["params"]} | {id(p) for p in lora["params"]} == every
+    readers = {name for name, _ in recipe.shifts.items()}
+    assert readers == {name for name, _ in plain.shifts.items()}
+    names = {name for name, p in recipe.named_parameters() if p.requires_grad and "lora_" in name}
+    assert names and not any(f"{reader}." in name for name in names for reader in readers)
+    assert any("ff.net" in name for name in names) and any("attn1" in name for name in names)
 
 
 def test_esd_leads_away_from_what_the_base_knows(made):
@@ -217,7 +260,7 @@ def test_taken_off_shifts_leave_the_base(made):
     recipe = moved(made())
     plain = RECIPE.base(recipe.config).to("cpu")
     _, x, targets, _ = lesson(recipe)
-    with torch.no_grad(), unshifted(recipe.model.unet):
+    with torch.no_grad(), unadapted(recipe.model.unet):
         off = predicted(recipe.model, x, targets)
     with torch.no_grad():
         assert torch.equal(off, predicted(plain, x, targets))

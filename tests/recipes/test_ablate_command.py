@@ -19,7 +19,9 @@ def test_the_files_say_what_they_take_out(tuner, tiny_base, tmp_path, monkeypatc
     done = tuner("ablate", "--base", tiny_base, "--target", "Teddy  Bear", "--anchor", "Dog", *FAST)
     assert done.exit_code == 0, done.stderr
     kohya = Artifact.load(Path("runs/no-teddy-bear/no-teddy-bear.safetensors"))
-    assert all(name.endswith(".diff") and ("to_k" in name or "to_v" in name) for name in kohya.tensors)
+    whole = [name for name in kohya.tensors if name.endswith(".diff")]
+    assert whole and all("attn2_to_k" in name or "attn2_to_v" in name for name in whole)
+    assert all(".lora_" in name or name.endswith(".alpha") for name in kohya.tensors.keys() - {*whole})
     note = json.loads(kohya.metadata["tuner.erases"])
     assert note == {"kind": "instance", "concepts": [["teddy bear", "dog"]]}
     assert kohya.metadata["modelspec.description"] == "takes out: teddy bear -> dog"
@@ -99,6 +101,9 @@ def test_several_targets_and_prompts_from_a_file(tuner, tiny_base, tmp_path, mon
         (("--target", "cat", "--anchor", "dog", "--prompts", "long.txt"), "are too many for a prompt"),
         (("--target", "cat", "--target", f"a dog and {'a red dog and ' * 40}", "--anchor", "bear"), '"a dog and'),
         (("--target", "cat", "--anchor", "dog", "--method", "esd", "--snr-gamma", 5), "--snr-gamma does nothing"),
+        (("--target", "cat", "--anchor", "dog", "--method", "model", "--attack-steps", 1), "--attack-steps does"),
+        (("--target", "cat", "--anchor", "dog", "--train", "unet", "--rank", 4), "--rank is a LoRA's"),
+        (("--target", "cat", "--anchor", "dog", "--train", "embedding", "--attack-steps", 1), "leaves as it is"),
         (("--target", "cat", "--anchor", "dog", "--caption-dropout", 0.5), "--caption-dropout is for a folder"),
         (("--target", "cat", "--anchor", "dog", "--resolution", 64), "--resolution is for a folder"),
         (("--target", "cat", "--anchor", "dog", "--trigger", "sks"), "--trigger is for a folder"),

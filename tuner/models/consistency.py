@@ -9,8 +9,7 @@ end of its own: Wang et al. 2024 (arXiv:2405.18407), section 3.1. The teacher's 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -118,21 +117,6 @@ def tell_guidance(unet: Any) -> None:
     unet.time_embedding.cond_proj = listening
     nn.init.zeros_(listening.weight)
     unet.register_to_config(time_cond_proj_dim=WIDTH)
-
-
-@contextmanager
-def unadapted(network: nn.Module) -> Iterator[None]:
-    """Within it, the network is as it was before peft put adapters into it."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
-    for layer in layers:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
 
 
 def reweighted(model: LatentDiffusion, weights: Mapping[str, Tensor]) -> LatentDiffusion:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -53,6 +53,10 @@ class Noised:
     t: Tensor
     noisy: Tensor
     target: Tensor
+
+    def __getitem__(self, rows: Sequence[int]) -> Noised:
+        """Some of the examples."""
+        return Noised(*(getattr(self, field.name)[list(rows)] for field in fields(self)))
 
     def error(self, prediction: Tensor) -> Tensor:
         """The mean squared error of a prediction, (B,), in fp32."""

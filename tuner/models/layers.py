@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal
 
+from ..randomness import seed_of
+
 if TYPE_CHECKING:
     from torch.nn import Module
 
@@ -25,6 +27,20 @@ def paths_of(layers: Iterable[Layer], text_encoder: bool = False) -> str:
     """A pattern of the paths of layers in the U-Net, or in a text encoder; empty where it has none of these."""
     found = "|".join(filter(None, (PATHS[layer][text_encoder] for layer in layers)))
     return rf"(.*\.)?({found})" if found else ""
+
+
+def add_lora(network: Module, paths: str, rank: int, seed: int, without: str | None = None) -> None:
+    """Put a LoRA of a rank on the layers of a network whose paths match `paths` and not `without`.
+
+    It alone trains then: peft freezes all else that it finds.
+    """
+    import torch
+    from peft import LoraConfig, inject_adapter_in_model  # takes seconds to import: `--help` need not wait for it
+
+    with torch.random.fork_rng(devices=[]):  # peft draws from the global generator
+        torch.manual_seed(seed_of(seed, "lora"))
+        settings = LoraConfig(r=rank, lora_alpha=rank, target_modules=paths, exclude_modules=without)
+        inject_adapter_in_model(settings, network)
 
 
 def innermost(network: Module) -> None:

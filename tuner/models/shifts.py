@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,10 @@ class Shift(nn.Module):
         self.base_layer, self.on = layer, True  # called as peft calls it, so that the layer keeps its name in files
         shape = (layer.out_features, layer.in_features) if isinstance(layer, nn.Linear) else layer.weight.shape
         self.difference = nn.Parameter(torch.zeros(shape, device=layer.weight.device))
+
+    def enable_adapters(self, enabled: bool) -> None:
+        """Put the difference on, or take it off; called as peft calls it."""
+        self.on = enabled
 
     def weight(self) -> Tensor:
         """The layer's own weight as a matrix of numbers."""
@@ -70,13 +74,13 @@ def shift(network: nn.Module, pattern: str) -> Shifts:
 
 
 @contextmanager
-def unshifted(network: nn.Module) -> Iterator[None]:
-    """Within it, the network is as it was before any shift."""
-    shifts = [module for module in network.modules() if isinstance(module, Shift) and module.on]
-    for one in shifts:
-        one.on = False
+def unadapted(network: nn.Module) -> Iterator[None]:
+    """Within it, the network is as it was before peft put adapters on its layers, or shifts were."""
+    layers: list[Any] = [module for module in network.modules() if hasattr(module, "base_layer")]
+    for layer in layers:
+        layer.enable_adapters(False)
     try:
         yield
     finally:
-        for one in shifts:
-            one.on = True
+        for layer in layers:
+            layer.enable_adapters(True)

@@ -1,0 +1,108 @@
+"""Objectives by which a concept is taken out of a base: what its prompts are to predict.
+
+`model` and `noise` are concept ablation (Kumari et al. 2023, arXiv:2303.13516, eq. 4 and 5): on pictures of the anchor
+that the base draws itself, the target's prompt learns to predict what the anchor's does, or the noise, with the
+ordinary loss on the anchor beside it. `esd` leads away from what the base knows of the target, on latents that the
+model makes of it (Gandikota et al. 2023, arXiv:2303.07345, eq. 7); `uce` solves for the weights that read the text
+(Gandikota et al. 2024, arXiv:2308.14761, eq. 7). `default` begins with that solution and trains on: the base itself,
+its changes taken off, teaches each prompt of the target what it predicts for the anchor's, and every other prompt what
+it predicted before; and so that other words do not bring the target back, it learns the same of the states of the text
+that would draw it best (`models.adversary`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .models.partway import partway
+
+if TYPE_CHECKING:
+    from .data.lessons import Lessons
+    from .models.latent_diffusion import LatentDiffusion, Noised
+
+
+class Eraser(Protocol):
+    """What an objective needs to know of the recipe that it is trained by."""
+
+    config: Any
+    model: LatentDiffusion
+    lessons: Lessons
+
+    def predicted(self, x: Noised, prompts: Sequence[str]) -> Tensor:
+        """What the model predicts now beside prompts, (B, C, h, w)."""
+
+    def known(self, x: Noised, prompts: Sequence[str]) -> Tensor:
+        """What the base predicts."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """An objective, and how it is usually trained.
+
+    Attributes:
+        loss: of noisy pictures, the prompts that learn and those that teach: (B,).
+        train: which weights, as in `--train`.
+        stays: whether targets' pictures, and those of what is to stay, are trained on beside anchors'.
+        solved: whether it begins with the solution in closed form.
+        unused: options that it has no use for.
+    """
+
+    loss: Callable[[Eraser, Noised, list[str], list[str]], Tensor]
+    steps: int
+    learning_rate: float
+    train: str = "cross-attention"
+    stays: bool = False
+    solved: bool = False
+    unused: tuple[str, ...] = ("attack_steps",)
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """Its own values of the options that methods differ in."""
+        return {"steps": self.steps, "learning_rate": self.learning_rate, "train": self.train}
+
+
+def asked(values: Mapping[str, Any]) -> Method:
+    """The method that options ask for, as far as they have been read."""
+    return METHODS.get(str(values.get("method", "default")), METHODS["default"])
+
+
+def apart(made: Tensor, wanted: Tensor) -> Tensor:
+    """The mean squared difference of predictions (B, C, h, w): (B,)."""
+    return (made - wanted).square().mean((1, 2, 3))
+
+
+def _default(it: Eraser, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
+    error = apart(it.predicted(x, targets), it.known(x, anchors))
+    stays = torch.tensor([one == other for one, other in zip(targets, anchors, strict=True)], device=error.device)
+    return torch.where(stays, it.config.regularise * error, error)
+
+
+def _model(it: Eraser, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
+    anchor = it.predicted(x, anchors)
+    return apart(it.predicted(x, targets), anchor.detach()) + it.config.regularise * x.error(anchor)
+
+
+def _noise(it: Eraser, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
+    return x.error(it.predicted(x, targets)) + it.config.regularise * x.error(it.predicted(x, anchors))
+
+
+def _esd(it: Eraser, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
+    blank = [""] * len(targets)
+    noisy, t = partway(it.model, x.noise, it.lessons.told(targets), it.lessons.told(blank), x.t, steps=20, guidance=3)
+    way = replace(x, noisy=noisy, t=t)
+    empty = it.known(way, blank)
+    return apart(it.predicted(way, targets), empty - (it.known(way, targets) - empty))
+
+
+METHODS = {
+    "default": Method(_default, 200, 1e-4, "lora", stays=True, solved=True, unused=()),
+    "model": Method(_model, 100, 1.6e-5, unused=("retain", "attack_steps")),
+    "noise": Method(_noise, 100, 1.6e-5, unused=("retain", "attack_steps")),
+    "esd": Method(_esd, 200, 5e-5, unused=("retain", "regularise", "attack_steps", "snr_gamma", "v_like")),
+    "uce": Method(_default, 0, 1e-4, solved=True, unused=("regularise", "attack_steps")),
+}
