@@ -89,10 +89,10 @@ def _asked(it: Victim) -> Pictures:
     return it.drawn()
 
 
-def _inverted(vectors: int) -> Callable[[Victim], Pictures]:
+def _inverted(vectors: int, steps: int) -> Callable[[Victim], Pictures]:
     def attack(it: Victim) -> Pictures:
-        asked = {"images": it.folder, "vectors": vectors, "token": "<it>", "init": it.like}
-        return it.drawn("a <it>", it.trained("textual-inversion", f"inversion-{vectors}", **asked))
+        asked = {"images": it.folder, "vectors": vectors, "steps": steps, "token": "<it>", "init": it.like}
+        return it.drawn("a <it>", it.trained("textual-inversion", f"inversion-{vectors}-{steps}", **asked))
 
     return attack
 
@@ -162,7 +162,10 @@ def _rounded(how: str) -> Callable[[Victim], Pictures]:
 
 
 ATTACKS: Mapping[str, Callable[[Victim], Pictures]] = {
-    "asked for by name": _asked, "inversion, 1 vector": _inverted(1), "inversion, 4 vectors": _inverted(4),
+    "asked for by name": _asked,
+    "inversion, 1 vector, 25 steps": _inverted(1, 25), "inversion, 4 vectors, 25 steps": _inverted(4, 25),
+    "inversion, 1 vector, 50 steps": _inverted(1, 50), "inversion, 4 vectors, 50 steps": _inverted(4, 50),
+    "inversion, 1 vector, 400 steps": _inverted(1, 400), "inversion, 4 vectors, 400 steps": _inverted(4, 400),
     "words before the prompt": _prefixed, "completed from half noise": _begun(False),
     "lower half painted anew": _begun(True), "LoRA of rank 4, 25 steps": _tuned(25),
     "LoRA of rank 4, 100 steps": _tuned(100), "tuned on other pictures": _tuned_elsewhere, "int8": _rounded("int8"),
