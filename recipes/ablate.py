@@ -23,10 +23,10 @@ from tuner.data.lessons import Lessons, check_known
 from tuner.data.options import without_folder
 from tuner.data.pairs import ERASES, concepts, noted, pairs_of
 from tuner.data.source import Source
-from tuner.erasure import METHODS, apart, asked
+from tuner.erasure import METHODS, asked
 from tuner.errors import RequestError
-from tuner.models.adversary import nearest
 from tuner.models.closed_form import solve, with_room
+from tuner.models.conditioning import Conditioning
 from tuner.models.latent_diffusion import LatentDiffusion, Noised
 from tuner.models.layers import add_lora, paths_of
 from tuner.models.shifts import shift, unadapted
@@ -141,25 +141,24 @@ class Ablate(Recipe):
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
-        targets, anchors = self.lessons.taken(batch)
-        error = self.method.loss(self, x, targets, anchors)
-        shows = [i for i, caption in enumerate(batch.captions) if caption == targets[i] != anchors[i]]
-        if shows and self.attacked:
-            ends = batch.draw.integers("attack", 2).tolist()  # it starts from the target's words, or from its anchor's
-            starts = [(targets[i], anchors[i])[ends[i]] for i in shows]
-            reached = self.reached(x[shows], starts, [anchors[i] for i in shows])
-            error = error.index_add(0, torch.tensor(shows, device=error.device), reached)
-        return error * self.model.loss_weight(x.t, self.config)
+        taken = self.lessons.taken(batch)
+        return self.method.loss(self, x, *taken, self.attacks(batch, *taken)) * self.model.loss_weight(x.t, self.config)
 
-    def reached(self, x: Noised, starts: Sequence[str], anchors: Sequence[str]) -> Tensor:
-        """How far it is, under the states of the text that draw a target best, from what the base predicts: (B,)."""
-        told = nearest(self.model, x, self.lessons.told(starts), self.config.attack_steps)
-        return apart(self.model.predict(x.noisy, x.t, told).float(), self.known(x, anchors))
+    def attacks(self, batch: Batch, targets: Sequence[str], anchors: Sequence[str]) -> dict[int, str]:
+        """Which of the pictures are a target's, where these are attacked, and the prompts that attacks start from."""
+        if not self.attacked:
+            return {}
+        ends = batch.draw.integers("attack", 2).tolist()  # the target's words, or its anchor's
+        both = enumerate(zip(batch.captions, targets, anchors, strict=True))
+        return {i: (target, anchor)[ends[i]] for i, (shown, target, anchor) in both if shown == target != anchor}
 
     def predicted(self, x: Noised, prompts: Sequence[str]) -> Tensor:
         """What the model predicts now."""
-        told = self.model.encode_prompts(list(prompts)) if self.words else self.lessons.told(prompts)
-        return self.model.predict(x.noisy, x.t, told).float()
+        return self.model.predict(x.noisy, x.t, self.told(prompts)).float()
+
+    def told(self, prompts: Sequence[str]) -> Conditioning:
+        """Prompts as the U-Net is told them; with words that train, as they are now."""
+        return self.model.encode_prompts(list(prompts)) if self.words else self.lessons.told(prompts)
 
     @torch.no_grad()
     def known(self, x: Noised, prompts: Sequence[str]) -> Tensor:

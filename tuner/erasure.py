@@ -19,7 +19,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from .models.adversary import nearest
+from .models.conditioning import Conditioning
 from .models.partway import partway
+
+Attacks = Mapping[int, str]
 
 if TYPE_CHECKING:
     from .data.lessons import Lessons
@@ -33,6 +37,9 @@ class Eraser(Protocol):
     model: LatentDiffusion
     lessons: Lessons
 
+    def told(self, prompts: Sequence[str]) -> Conditioning:
+        """Prompts as the U-Net is told them."""
+
     def predicted(self, x: Noised, prompts: Sequence[str]) -> Tensor:
         """What the model predicts now beside prompts, (B, C, h, w)."""
 
@@ -45,14 +52,15 @@ class Method:
     """An objective, and how it is usually trained.
 
     Attributes:
-        loss: of noisy pictures, the prompts that learn and those that teach: (B,).
+        loss: of noisy pictures, the prompts that learn and those that teach, and the pictures that are attacked with
+            the prompts where attacks start: (B,).
         train: which weights, as in `--train`.
         stays: whether targets' pictures, and those of what is to stay, are trained on beside anchors'.
         solved: whether it begins with the solution in closed form.
         unused: options that it has no use for.
     """
 
-    loss: Callable[[Eraser, Noised, list[str], list[str]], Tensor]
+    loss: Callable[[Eraser, Noised, list[str], list[str], Attacks], Tensor]
     steps: int
     learning_rate: float
     train: str = "cross-attention"
@@ -71,32 +79,37 @@ def asked(values: Mapping[str, Any]) -> Method:
     return METHODS.get(str(values.get("method", "default")), METHODS["default"])
 
 
-def apart(made: Tensor, wanted: Tensor) -> Tensor:
-    """The mean squared difference of predictions (B, C, h, w): (B,)."""
+def _apart(made: Tensor, wanted: Tensor) -> Tensor:
     return (made - wanted).square().mean((1, 2, 3))
 
 
-def _default(it: Eraser, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
-    error = apart(it.predicted(x, targets), it.known(x, anchors))
+def _default(it: Eraser, x: Noised, targets: list[str], anchors: list[str], attacks: Attacks) -> Tensor:
+    wanted, told, rows = it.known(x, anchors), it.told(targets), [*range(len(targets)), *attacks]
+    if attacks:
+        own = x[list(attacks)]
+        told = Conditioning.cat([told, nearest(it.model, own, it.told(list(attacks.values())), it.config.attack_steps)])
+    error = _apart(it.model.predict(x.noisy[rows], x.t[rows], told).float(), wanted[rows])
     stays = torch.tensor([one == other for one, other in zip(targets, anchors, strict=True)], device=error.device)
-    return torch.where(stays, it.config.regularise * error, error)
+    plain, reached = error.split([len(targets), len(attacks)])
+    plain = torch.where(stays, it.config.regularise * plain, plain)
+    return plain.index_add(0, torch.tensor([*attacks], dtype=torch.long, device=error.device), reached)
 
 
-def _model(it: Eraser, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
+def _model(it: Eraser, x: Noised, targets: list[str], anchors: list[str], _: Attacks) -> Tensor:
     anchor = it.predicted(x, anchors)
-    return apart(it.predicted(x, targets), anchor.detach()) + it.config.regularise * x.error(anchor)
+    return _apart(it.predicted(x, targets), anchor.detach()) + it.config.regularise * x.error(anchor)
 
 
-def _noise(it: Eraser, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
+def _noise(it: Eraser, x: Noised, targets: list[str], anchors: list[str], _: Attacks) -> Tensor:
     return x.error(it.predicted(x, targets)) + it.config.regularise * x.error(it.predicted(x, anchors))
 
 
-def _esd(it: Eraser, x: Noised, targets: list[str], anchors: list[str]) -> Tensor:
+def _esd(it: Eraser, x: Noised, targets: list[str], anchors: list[str], _: Attacks) -> Tensor:
     blank = [""] * len(targets)
     noisy, t = partway(it.model, x.noise, it.lessons.told(targets), it.lessons.told(blank), x.t, steps=20, guidance=3)
     way = replace(x, noisy=noisy, t=t)
     empty = it.known(way, blank)
-    return apart(it.predicted(way, targets), empty - (it.known(way, targets) - empty))
+    return _apart(it.predicted(way, targets), empty - (it.known(way, targets) - empty))
 
 
 METHODS = {

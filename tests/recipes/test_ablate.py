@@ -65,13 +65,13 @@ def test_model_and_noise_are_the_paper_s_losses(made, regularise):
         target, anchor = (predicted(recipe.model, x, texts) for texts in (targets, anchors))
         wanted = anchor.detach() if method == "model" else x.noise  # of the weights as they are now
         expected = mean(target - wanted) + regularise * mean(anchor - x.noise)
-        assert torch.allclose(recipe.method.loss(recipe, x, targets, anchors), expected, rtol=1e-4)
+        assert torch.allclose(recipe.method.loss(recipe, x, targets, anchors, {}), expected, rtol=1e-4)
 
 
 def test_no_gradient_flows_through_what_teaches(made):
     recipe = moved(made(method="model", regularise=0.0))
     _, x, targets, _ = lesson(recipe)
-    loss = recipe.method.loss(recipe, x, targets, targets)  # both sides are the same prediction
+    loss = recipe.method.loss(recipe, x, targets, targets, {})  # both sides are the same prediction
     loss.sum().backward()
     assert loss.max() == 0 and all(one.difference.grad.abs().max() == 0 for _, one in recipe.shifts.items())
 
@@ -82,7 +82,7 @@ def test_the_default_is_taught_by_the_base(made):
     plain = RECIPE.base(recipe.config)
     students, teachers = [targets[0], anchors[0]], [anchors[0], anchors[0]]
     expected = mean(predicted(recipe.model, x, students) - predicted(plain, x, teachers))
-    found = recipe.method.loss(recipe, x, students, teachers)
+    found = recipe.method.loss(recipe, x, students, teachers, {})
     assert torch.allclose(found, expected * torch.tensor([1.0, 3.0]), rtol=1e-4)  # what stays has its own weight
 
 
@@ -132,13 +132,13 @@ def test_a_lora_beside_the_readers_learns_faster_and_is_taken_off_with_them(made
 def test_esd_leads_away_from_what_the_base_knows(made):
     recipe = made(method="esd")
     _, x, targets, anchors = lesson(recipe)
-    at_first = recipe.method.loss(recipe, x, targets, anchors)
+    at_first = recipe.method.loss(recipe, x, targets, anchors, {})
     known, empty = (recipe.known(x, texts) for texts in (targets, [""] * 2))
     assert at_first.shape == (2,) and (at_first > 0).all()
     # with the base's own weights, and at a timestep that the way begins with, the loss is 4 |known - empty|^2
     start = replace(x, t=torch.full((2,), recipe.model.timesteps - 1), noisy=x.noise)
     known, empty = (recipe.known(start, texts) for texts in (targets, [""] * 2))
-    assert torch.allclose(recipe.method.loss(recipe, start, targets, anchors), 4 * mean(known - empty), rtol=1e-3)
+    assert torch.allclose(recipe.method.loss(recipe, start, targets, anchors, {}), 4 * mean(known - empty), rtol=1e-3)
 
 
 def test_what_is_to_stay_is_shown_and_targets_are_not_kept(made):
