@@ -127,7 +127,7 @@ class _Attacked:
     @cached_property
     def victim(self) -> Victim:
         folder = self.bases.folder(self.who, self.subject, self.anchor)
-        return Victim(folder, self.subject, self.anchor, self.count, self.work, self.bases.fast)
+        return Victim(folder, self.subject, self.anchor, self.count, self.work, lambda: self.bases.fast)
 
     @cached_property
     def bench(self) -> Bench:

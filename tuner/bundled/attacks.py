@@ -42,7 +42,7 @@ class Victim:
         like: something that it knows and that looks a little like it, which words for it begin as.
         count: pictures of each attack.
         work: folder of the attacks' runs.
-        fast: a LoRA that was distilled from a base that knows the subject, to draw in few steps.
+        fast: gives a LoRA that was distilled from a base that knows the subject, to draw in few steps.
     """
 
     base: str
@@ -50,7 +50,7 @@ class Victim:
     like: str
     count: int
     work: Path
-    fast: Path
+    fast: Callable[[], Path]
 
     @cached_property
     def scenes(self) -> list[world.Scene]:
@@ -150,10 +150,11 @@ def _merged(it: Victim) -> Pictures:
 
 
 def _hurried(it: Victim) -> Pictures:
-    way = manner(it.fast)
+    fast = it.fast()
+    way = manner(fast)
     assert way is not None
     shots = [replace(shot, steps=way.steps, guidance=way.guidance) for shot in it.shots()]
-    with adapted(way.pipeline(it.model()), [(it.fast, 1.0)]) as pipe:
+    with adapted(way.pipeline(it.model()), [(fast, 1.0)]) as pipe:
         return list(draw(pipe, shots, batch_size=BATCH))
 
 
