@@ -131,10 +131,10 @@ def of_ablation(
         "Kept is what both judges still find right, as a share of what it was before: the anchor asked for by "
         "its own name, the neighbours (what the target's name names, then what the base's text encoder takes to be "
         "most like it; other styles of a style), all other things, and those of them that the method was not told by "
-        "name to keep. KID: how much further other things are from the base's own pictures of them at other seeds. Harmonic: the harmonic mean of "
-        "target gone, gone in other ways, anchor kept, neighbours and others, with the 95% interval of drawing the "
-        f"targets again; ahead: by how many points {OURS} is ahead, target by target. Training: of the steps alone, "
-        f"beside other jobs. {_settings(methods)}\n\n"
+        "name to keep. KID: how much further other things are from the base's own pictures of them at other seeds. "
+        "Harmonic: the harmonic mean of target gone, gone in other ways, anchor kept, neighbours and others, with the "
+        f"95% interval of drawing the targets again; ahead: by how many points {OURS} is ahead, target by target. "
+        f"Training: of the steps alone, beside other jobs. {_settings(methods)}\n\n"
     )
     text += _summary(found, cases, methods) + "\n"
     if together:
