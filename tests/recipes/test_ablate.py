@@ -111,7 +111,8 @@ def test_attacks_on_the_target_s_pictures_are_withstood(made):
         start = recipe.lessons.told([(batch.captions[i], anchors[i])[ends[i]]])
         worst = nearest(recipe.model, x[[i]], start, 2)
         wanted = recipe.known(x[[i]], [anchors[i]])
-        assert torch.allclose(more[i], mean(recipe.model.predict(x.noisy[[i]], x.t[[i]], worst) - wanted)[0], rtol=1e-2)
+        reached = mean(recipe.model.predict(x.noisy[[i]], x.t[[i]], worst) - wanted)[0]
+        assert torch.allclose(more[i], 2 * reached, rtol=1e-2)
     more.sum().backward()
     assert any(one.difference.grad.abs().max() > 0 for _, one in recipe.shifts.items())
 
