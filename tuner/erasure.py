@@ -67,7 +67,7 @@ class Method:
     train: str = "cross-attention"
     stays: bool = False
     solved: bool = False
-    unused: tuple[str, ...] = ("attack_steps",)
+    unused: tuple[str, ...] = ()
 
     @property
     def usual(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _esd(it: Eraser, x: Noised, targets: list[str], anchors: list[str], _: Attac
 
 
 METHODS = {
-    "default": Method(_default, 200, 1e-4, "lora", stays=True, solved=True, unused=()),
+    "default": Method(_default, 200, 1e-4, "lora", stays=True, solved=True),
     "model": Method(_model, 100, 1.6e-5, unused=("retain", "attack_steps")),
     "noise": Method(_noise, 100, 1.6e-5, unused=("retain", "attack_steps")),
     "esd": Method(_esd, 200, 5e-5, unused=("retain", "regularise", "attack_steps", "snr_gamma", "v_like")),
