@@ -57,13 +57,13 @@ class AblateOptions(TrainConfig):
         "lora", description="What changes; by default what the method usually changes."
     )
     rank: int = Field(16, ge=1, le=1024, description="With --train lora, of the LoRA beside weights that read text.")
-    steps: int = common(200, "Optimizer steps; by default the method's own.", ge=0)
+    steps: int = common(160, "Optimizer steps; by default the method's own.", ge=0)
     learning_rate: float = common(1e-4, "Peak learning rate; by default the method's own.", gt=0)
     prompts: str = option("", "Prompts that name the anchor, or have {} in its place: a file, one a line.", "FILE")
     retain: list[str] = Field([], description="A prompt whose pictures are to stay as they are; repeatable.")
     anchor_images: int = Field(2, ge=1, description="Pictures of each prompt, drawn by the base.")
     regularise: float = Field(1.0, ge=0, description="Weight of the loss on what is to stay.")
-    attack_steps: int = Field(2, ge=0, description="Steps a search for other words takes, which training withstands.")
+    attack_steps: int = Field(3, ge=0, description="Steps a search for other words takes, which training withstands.")
     force: bool = Field(False, description="Go on where the base does not seem to know the target.")
 
     @model_validator(mode="before")

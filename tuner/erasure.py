@@ -114,7 +114,7 @@ def _esd(it: Eraser, x: Noised, targets: list[str], anchors: list[str], _: Attac
 
 
 METHODS = {
-    "default": Method(_default, 200, 1e-4, "lora", stays=True, solved=True),
+    "default": Method(_default, 160, 1e-4, "lora", stays=True, solved=True),
     "model": Method(_model, 100, 1.6e-5, unused=("retain", "attack_steps")),
     "noise": Method(_noise, 100, 1.6e-5, unused=("retain", "attack_steps")),
     "esd": Method(_esd, 200, 5e-5, unused=("retain", "regularise", "attack_steps", "snr_gamma", "v_like")),
