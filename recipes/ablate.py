@@ -44,6 +44,7 @@ SHIFTED = {
     "embedding": "",
     "unet": paths_of(["attention", "feed-forward", "projections", "convolutions"]),
 }
+NEEDLESS = {"cross-attention": ("rank",), "unet": ("rank",), "embedding": ("rank", "attack_steps")}  # by --train
 
 
 class AblateOptions(TrainConfig):
@@ -94,8 +95,10 @@ class Ablate(Recipe):
 
     @classmethod
     def usual(cls, given: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-        """What the base brings along, but for what the method has no use for."""
-        return {name: value for name, value in defaults.items() if name not in asked(given).unused}
+        """What the base brings along, but for what the method, and what is trained, have no use for."""
+        method = asked({**defaults, **given})
+        train = given.get("train", defaults.get("train", method.train))
+        return {k: value for k, value in defaults.items() if k not in (*method.unused, *NEEDLESS.get(train, ()))}
 
     @classmethod
     def check(cls, config: AblateOptions) -> None:
@@ -106,10 +109,8 @@ class Ablate(Recipe):
             raise RequestError(f"{flag} does nothing with --method {config.method}; leave it out.")
         if config.method == "uce" and config.train == "embedding":
             raise RequestError("--method uce solves for the weights that read the text; leave out --train embedding.")
-        if config.train != "lora" and changed(config, "rank"):
-            raise RequestError(f"--rank is a LoRA's, and --train {config.train} has none; leave it out.")
-        if config.train == "embedding" and changed(config, "attack_steps"):
-            raise RequestError("--attack-steps are withstood by the U-Net, which --train embedding leaves as it is.")
+        for flag in changed(config, *NEEDLESS.get(config.train, ())):
+            raise RequestError(f"{flag} does nothing with --train {config.train}; leave it out.")
         pairs_of(concepts(config.target, config.anchor), config.kind, config.prompts)
 
     @classmethod
