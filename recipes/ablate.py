@@ -149,7 +149,7 @@ class Ablate(Recipe):
         """Which of the pictures are a target's, where these are attacked, and the prompts that attacks start from."""
         if not self.attacked:
             return {}
-        ends = batch.draw.integers("attack", 2).tolist()  # the target's words, or its anchor's
+        ends = batch.draw.here.integers("attack", 2).tolist()  # the target's words, or its anchor's
         both = enumerate(zip(batch.captions, targets, anchors, strict=True))
         return {i: (target, anchor)[ends[i]] for i, (shown, target, anchor) in both if shown == target != anchor}
 

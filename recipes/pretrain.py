@@ -120,7 +120,7 @@ class Pretrain(Recipe):
         if not crop:
             return batch.pixels.contiguous(memory_format=torch.channels_last)
         down, across = (max(1, side - crop + 1) for side in (height, width))
-        corners = batch.draw.integers("crop", max(down, across), 2).tolist()
+        corners = batch.draw.here.integers("crop", max(down, across), 2).tolist()
         places = [(y % down, x % across) for y, x in corners]
         windows = [p[:, y : y + crop, x : x + crop] for p, (y, x) in zip(batch.pixels, places, strict=True)]
         return torch.stack(windows).contiguous(memory_format=torch.channels_last)

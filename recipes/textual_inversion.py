@@ -96,7 +96,7 @@ class TextualInversion(Recipe):
         known = self.templates
         if not known:
             return tuple(self._named(caption) if caption else "" for caption in batch.captions)
-        chosen = batch.draw.integers("template", len(known)).tolist()
+        chosen = batch.draw.here.integers("template", len(known)).tolist()
         return tuple(known[number] if caption else "" for number, caption in zip(chosen, batch.captions, strict=True))
 
     def _named(self, caption: str) -> str:

@@ -6,7 +6,7 @@ Nothing is drawn from global state, so resuming, accumulating, adding processes 
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -56,6 +56,11 @@ class Draws:
     def at(cls, seed: int, step: int, positions: Sequence[int], device: torch.device | str = "cpu") -> "Draws":
         """The draws of `positions` in the global batch of optimizer step `step`."""
         return cls(tuple(f"{seed}/{step}/{position}" for position in positions), device)
+
+    @property
+    def here(self) -> "Draws":
+        """The same, left on the CPU: for numbers that Python reads, which no device is to be waited for."""
+        return replace(self, device="cpu")
 
     def normal(self, purpose: str, *shape: int) -> Tensor:
         """Standard normal numbers, (B, *shape)."""

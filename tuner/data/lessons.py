@@ -128,7 +128,7 @@ class Lessons:
 
         Every other one of what is to stay is one of the words.
         """
-        turns = batch.draw.integers("lesson", 2**31).tolist()
+        turns = batch.draw.here.integers("lesson", 2**31).tolist()
         chosen = [self._lesson(caption, turn) for caption, turn in zip(batch.captions, turns, strict=True)]
         return [pair.target for pair in chosen], [pair.anchor for pair in chosen]
 

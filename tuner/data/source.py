@@ -87,14 +87,14 @@ class Source:
         """The examples at `positions` of the global batch of optimizer step `step` (from 0), all of one bucket."""
         index = self._order.examples(step, positions, self.global_batch)
         draw = Draws.at(self.seed, step, positions, device)
-        keep = draw.uniform("caption dropout") >= self.dropout
+        keep = draw.here.uniform("caption dropout") >= self.dropout
         pixels = None if self.pixels is None else self.pixels.take(index).to(device).float() / 127.5 - 1
         moments = None if self.moments is None else self.moments.take(index).to(device)
         captions = tuple(self.captions[i] if kept else "" for i, kept in zip(index, keep.tolist(), strict=True))
         conditioning = None
         if self.conditioning is not None and self.rows is not None and self.empty is not None:
             known = self.conditioning[self.rows[index]].to(device)
-            conditioning = known.where(keep, self.empty.to(device)) if self.dropout else known
+            conditioning = known.where(keep.to(device), self.empty.to(device)) if self.dropout else known
         sizes = None if self.sizes is None else self.sizes[index].to(device)
         control = None
         if self.controls is not None:
