@@ -1,5 +1,6 @@
 """`tuner distill-lcm`: its loss is the paper's, by diffusers' own schedulers; its results draw in few steps."""
 
+from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,8 +40,10 @@ def trained(made, run, until: int = 0) -> tuple[dict[str, Tensor], list[float]]:
     return {name: p.detach().clone() for name, p in made.named_parameters() if p.requires_grad}, losses
 
 
-def by_diffusers(base: LatentDiffusion, made, batch, scales: list[float]) -> Tensor:
-    """The first loss of each example, by the schedulers of diffusers: (B,)."""
+def by_diffusers(
+    base: LatentDiffusion, made, batch, scales: list[float], student: LatentDiffusion, average: LatentDiffusion
+) -> Tensor:
+    """The loss of each example, by the schedulers of diffusers: (B,)."""
     steps, losses = made.config.teacher_steps, []
     solver, lcm = (
         scheduler(name, {**base.scheduler_config, "original_inference_steps": steps})
@@ -54,10 +57,10 @@ def by_diffusers(base: LatentDiffusion, made, batch, scales: list[float]) -> Ten
         solver.set_timesteps(steps)
         closer = solver.step(unwanted + scale * (wanted - unwanted), t, noisy).prev_sample
         ends = []
-        for there, when in ((noisy, t), (closer, t - 1000 // steps)):
+        for model, there, when in ((student, noisy, t), (average, closer, t - 1000 // steps)):
             lcm.set_timesteps(steps)
-            end = lcm.step(base.predict(there, when[None], its), when, there).denoised if when > 0 else there
-            ends.append(end)
+            prediction = model.predict(there, when[None], its, guidance=torch.tensor([scale]))
+            ends.append(lcm.step(prediction, when, there).denoised if when > 0 else there)
         d = (ends[0] - ends[1]).double()
         losses.append(((d.square() + 1e-6).sqrt() - 1e-3).mean() if made.config.loss == "huber" else d.square().mean())
     return torch.stack(losses)
@@ -80,8 +83,28 @@ def test_the_loss_is_the_papers(tiny_family, images, tmp_path, family, options):
     low, high = made.config.guidance_min, made.config.guidance_max
     assert all(low <= one <= high for one in scales) and len({*scales}) == (1 if low == high else 6)
     with torch.no_grad():
-        ours, theirs = made(batch), by_diffusers(base, made, batch, scales)
+        ours, theirs = made(batch), by_diffusers(base, made, batch, scales, base, base)
     assert ours.shape == (6,) and torch.allclose(ours.double(), theirs, rtol=1e-3, atol=1e-7)
+
+
+def test_a_student_that_has_learned_is_told_the_guidance_and_agrees_with_its_average(tiny_base, images, tmp_path):
+    options = {"full": True, "ema": 0.9, "guidance_min": 2.0, "guidance_max": 9.0}
+    made, run = started(tiny_base, images, tmp_path / "run", **options)
+    run.close()
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        torch.nn.init.normal_(made.unet.time_embedding.cond_proj.weight)
+        weights = {name: p + 0.02 * torch.randn_like(p) for name, p in made.unet.named_parameters()}
+    made.averages = {f"unet.{name}": p for name, p in weights.items()}
+    batch, base, average = made.source.batch(3, range(6)), LatentDiffusion.load(tiny_base), copy(made.model)
+    average.unet = deepcopy(made.unet)
+    average.unet.load_state_dict(weights)
+    scales = made.scale(batch).tolist()
+    with torch.no_grad():
+        ours = made(batch).double()
+        assert torch.allclose(ours, by_diffusers(base, made, batch, scales, made.model, average), rtol=1e-3, atol=1e-7)
+        for student, other in ((base, average), (made.model, made.model)):
+            assert not torch.allclose(ours, by_diffusers(base, made, batch, scales, student, other), rtol=0.05)
 
 
 def test_the_teacher_of_a_whole_model_is_held_in_half_precision_and_let_go(tiny_base, images, tmp_path):
@@ -98,8 +121,9 @@ def test_the_teacher_of_a_whole_model_is_held_in_half_precision_and_let_go(tiny_
     assert not sum(p.numel() for p in made.teacher.unet.parameters())
 
 
-def test_phases_have_another_loss_and_the_smallest_ones_ends_are_the_teachers(tiny_base, images, tmp_path):
-    made, run = started(tiny_base, images, tmp_path / "run", phases=50)
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_phases_have_another_loss_and_the_smallest_ones_ends_are_the_teachers(tiny_family, images, tmp_path, family):
+    made, run = started(tiny_family(family), images, tmp_path / "run", phases=50)
     run.close()
     batch = made.source.batch(0, range(6))
     t, then, edge = made.way.at(batch.draw.integers("step", 50))
