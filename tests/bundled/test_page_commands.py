@@ -124,7 +124,9 @@ def test_the_base_is_distilled_twice_and_judged_by_its_steps(quick_base, tmp_pat
     assert len({len(row) for row in found.values()}) == 1
     text = page.read_text()
     assert "9 pictures a row, 3 of each of 3 prompts" in text and str(tmp_path) not in text
-    assert list(rows(page, "distilled on")) == ["6 scenes", "prompts alone"]
+    costs = rows(page, "distilled on")
+    assert list(costs) == ["6 scenes", "prompts alone"]
+    assert all(float(row[3].removesuffix(" s")) > float(row[2].removesuffix(" s")) for row in costs.values())
     beside = rows(page, "beside")
     assert list(beside) == ["nothing", "a LoRA of a teddy bear", "grumpy cat taken out"]
     assert page.read_text().count("| nothing |") == 2

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
 
 from PIL import Image
 
@@ -23,6 +26,7 @@ from . import world
 from .charts import Chart, charts
 from .figures import known_to, singles
 from .folders import write_world
+from .kept import kept
 from .learning import seconds_of, trained
 from .pages import BATCH, cell, page, table
 from .stacked import stacked
@@ -47,19 +51,31 @@ def of_few_steps(base: str, scenes: int, count: int, out: Path, work: Path, runs
     if not (work / "scenes").exists():
         write_world(work / "scenes", scenes, SEED, subjects=known, mixture=True)
     words = recommended(base, COMMAND).get("prompt") or _prompts(base)
-    made = {
-        f"{scenes:,} scenes": trained(
-            COMMAND, base, work / "on_scenes", {"images": str(work / "scenes"), "prompt": []}, steps
-        ),
-        "prompts alone": trained(COMMAND, base, work / "on_prompts", {"prompt": words}, steps),
-    }
+    asked = {f"{scenes:,} scenes": {"images": str(work / "scenes"), "prompt": []}, "prompts alone": {"prompt": words}}
+    places = {name: work / folder for name, folder in zip(asked, ("on_scenes", "on_prompts"), strict=True)}
+    took = {name: _seconds(base, places[name], values, steps) for name, values in asked.items()}
+    made = {name: trained(COMMAND, base, places[name], values, steps) for name, values in asked.items()}
     config = judging(base, count)
     files = {name: results(run.folder, run.name).adapters[0] for name, run in made.items()}
     reports = side_by_side(base, files, config)
     sheet = _stacked([charts(_curves(reports), f"the base in {told(TEACHER)}"), _pictures(reports)])
-    text = _text(base, reports, made, config)
-    text += "\n## Beside other adapters\n\n" + stacked(base, files["prompts alone"], runs, count // 4, steps)
+    text = _text(base, reports, config) + "\n## What it cost\n\n" + _costs(made, took)
+    text += "\n## Beside other adapters\n\n" + stacked(base, files["prompts alone"], runs, count, steps)
     return page(out, COMMAND, "Drawing in few steps", "few-step-figures", text, sheet, "by steps")
+
+
+def _seconds(base: str, folder: Path, values: Mapping[str, Any], steps: int) -> float | None:
+    """How long all of a command took in this process, with nothing in its cache; None where it had begun before."""
+
+    def whole() -> float | None:
+        if folder.exists():
+            return None
+        start = perf_counter()
+        with TemporaryDirectory() as empty:
+            trained(COMMAND, base, folder, {**values, "cache": empty}, steps)
+        return perf_counter() - start
+
+    return kept(folder.with_suffix(".json"), {"base": base, **values, "steps": steps}, {"seconds": whole})["seconds"]
 
 
 def _prompts(base: str) -> list[str]:
@@ -94,7 +110,7 @@ def _rows(report: Report, place: int = 0) -> list[tuple[str, list[str | Figure]]
     return [(str(name), list(cells)) for name, *cells in report.tables[place].rows]
 
 
-def _text(base: str, reports: Mapping[str, Report], made: Mapping[str, Run], config: Config) -> str:
+def _text(base: str, reports: Mapping[str, Report], config: Config) -> str:
     """What was measured, as Markdown."""
     first = next(iter(reports.values()))
     rows = [
@@ -120,7 +136,6 @@ def _text(base: str, reports: Mapping[str, Report], made: Mapping[str, Run], con
         "Prompts name no background, and the negative prompt names the one that both judges see without it. Obeyed is "
         "where neither sees it any more. At guidance 1 nothing is led away from, so that nothing can change.\n",
         table(("drawn by", *first.tables[1].head[1:]), denied) if denied else "There was nothing that it could name.\n",
-        "## What it cost\n", _costs(made),
     ]  # fmt: skip
     return "\n".join(text)
 
@@ -129,14 +144,15 @@ def _cells(cells: Sequence[str | Figure]) -> list[str]:
     return [cell(it) if isinstance(it, Figure) else it for it in cells]
 
 
-def _costs(made: Mapping[str, Run]) -> str:
+def _costs(made: Mapping[str, Run], took: Mapping[str, float | None]) -> str:
+    """Seconds of the steps alone, and of the whole command with nothing in its cache."""
     rows = []
     for name, run in made.items():
         size = (run.folder / f"{run.name}.safetensors").stat().st_size
         values = run.values
         rows.append((name, f"{values['steps']} of {values['batch_size']}", f"{values['learning_rate']:g}",
-                     f"{seconds_of(run):.0f} s", f"{size / 1e6:.1f} MB"))  # fmt: skip
-    return table(("distilled on", "steps", "learning rate", "training", "file"), rows)
+                     f"{seconds_of(run):.0f} s", f"{took[name]:.0f} s" if took[name] else "", f"{size / 1e6:.1f} MB"))  # fmt: skip
+    return table(("distilled on", "steps", "learning rate", "of the steps", "all of it", "file"), rows)
 
 
 def _curves(reports: Mapping[str, Report]) -> list[Chart]:
