@@ -11,13 +11,15 @@ Both distil the same scenes with the same rank, layers, batch, steps, learning r
 from 0), and with what the script has by itself, in a process each, on one thread. The script computes its targets in
 bfloat16 wherever it runs, which a CPU without such units does slowly; "in fp32" is the script with that switched off.
 First short runs in turns, for the seconds between two optimizer steps (medians, the first ten left out) and the
-process's peak memory; then the whole training, whose LoRAs are judged by the suite few-step at the same seeds.
+process's peak memory; then the whole training, once each, whose LoRAs are judged by the suite few-step at the same
+seeds. Files of other sizes than ours, with our settings, end it.
 """
 
 import argparse
 import io
 import itertools
 import json
+import math
 import os
 import resource
 import runpy
@@ -145,7 +147,7 @@ def stand_in() -> None:
 
 
 def measured(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Do a task in this process: its file, seconds a step, MiB."""
+    """Do a task in this process: its file, seconds a step, MiB, seconds of the whole."""
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -153,10 +155,12 @@ def measured(task: Mapping[str, Any]) -> dict[str, Any]:
     ends: list[float] = []
     register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     run: Callable[[Mapping[str, Any]], Path] = tuner if task["way"] == OURS else diffusers
+    start = time.perf_counter()
     file = run(task)
+    whole = time.perf_counter() - start
     steps = [end - start for start, end in itertools.pairwise(ends)][WARM:]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"file": str(file), "seconds": median(steps), "memory": memory}
+    return {"file": str(file), "seconds": median(steps), "memory": memory, "whole": whole}
 
 
 def done(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,6 +224,14 @@ def costs(ways: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace, fold
         yield [way, f"{ratio:.2f}", f"{middle['seconds']:.3f}", f"{middle['memory']:,.0f}"]
 
 
+def trained(file: Path) -> int:
+    """Of a LoRA's file how many weights its matrices have."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as held:
+        return sum(math.prod(held.get_slice(key).get_shape()) for key in held.keys() if not key.endswith(".alpha"))
+
+
 def quality(ways: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace, folder: Path) -> Iterator[list[str]]:
     """The rows of the table of what judges see."""
     from tuner.bundled.few_steps import judging, side_by_side
@@ -227,19 +239,24 @@ def quality(ways: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace, fo
     from tuner.models.latent_diffusion import recommended
 
     steps = asked.steps or recommended(asked.base, "distill-lcm").get("steps", 1000)
-    files = {way: Path(done({**task, "steps": steps, "out": str(folder / f"whole-{number}")})["file"])
-             for number, (way, task) in enumerate(ways.items())}  # fmt: skip
+    runs = {way: done({**task, "steps": steps, "out": str(folder / f"whole-{number}")})
+            for number, (way, task) in enumerate(ways.items())}  # fmt: skip
+    files = {way: Path(run["file"]) for way, run in runs.items()}
+    sizes = {way: trained(file) for way, file in files.items() if way != PLAIN}
+    if len({*sizes.values()}) > 1:
+        sys.exit(f"The ways do not train as many weights: {sizes}")
     config = judging(asked.base, asked.count).model_copy(update={"few": [2, 4]})
     reports = side_by_side(asked.base, files, config)
     head = next(iter(reports.values())).tables[0].head
     columns = [head.index(name) for name in COLUMNS if name in head]
-    yield [f"{steps} steps", *(head[i] for i in columns)]
+    yield [f"{steps} steps", *(head[i] for i in columns), "the whole run"]
     for number, (way, report) in enumerate(reports.items()):
         for row in report.tables[0].rows:
             name = str(row[0])
             if name.startswith("student") or (not number and "teacher" in name):
                 who = way if name.startswith("student") else "the base"
-                yield [f"{who}, {name.partition(', ')[2]}", *(str(cell(row[i])) for i in columns)]  # type: ignore[arg-type]
+                whole = f"{runs[way]['whole']:.0f} s" if who == way else ""
+                yield [f"{who}, {name.partition(', ')[2]}", *(str(cell(row[i])) for i in columns), whole]  # type: ignore[arg-type]
 
 
 def main() -> None:

@@ -149,9 +149,9 @@ def _costs(made: Mapping[str, Run], took: Mapping[str, float | None]) -> str:
     rows = []
     for name, run in made.items():
         size = (run.folder / f"{run.name}.safetensors").stat().st_size
-        values = run.values
+        values, said = run.values, f"{took[name]:.0f} s" if took[name] else ""
         rows.append((name, f"{values['steps']} of {values['batch_size']}", f"{values['learning_rate']:g}",
-                     f"{seconds_of(run):.0f} s", f"{took[name]:.0f} s" if took[name] else "", f"{size / 1e6:.1f} MB"))  # fmt: skip
+                     f"{seconds_of(run):.0f} s", said, f"{size / 1e6:.1f} MB"))  # fmt: skip
     return table(("distilled on", "steps", "learning rate", "of the steps", "all of it", "file"), rows)
 
 
