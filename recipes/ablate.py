@@ -17,7 +17,7 @@ from tuner.adapters.artifact import Export
 from tuner.adapters.embeddings import Embedding
 from tuner.adapters.lora import Lora
 from tuner.adapters.together import Together
-from tuner.config import changed, common, option
+from tuner.config import common, needless, option
 from tuner.data.batch import Batch
 from tuner.data.lessons import Lessons, check_known
 from tuner.data.options import without_folder
@@ -105,12 +105,10 @@ class Ablate(Recipe):
         if config.images:
             raise RequestError("--images is not for ablate, whose pictures the base draws itself; leave it out.")
         without_folder(config, "caption_dropout")
-        for flag in changed(config, *METHODS[config.method].unused):
-            raise RequestError(f"{flag} does nothing with --method {config.method}; leave it out.")
+        needless(config, f"--method {config.method}", *METHODS[config.method].unused)
+        needless(config, f"--train {config.train}", *NEEDLESS.get(config.train, ()))
         if config.method == "uce" and config.train == "embedding":
             raise RequestError("--method uce solves for the weights that read the text; leave out --train embedding.")
-        for flag in changed(config, *NEEDLESS.get(config.train, ())):
-            raise RequestError(f"{flag} does nothing with --train {config.train}; leave it out.")
         pairs_of(concepts(config.target, config.anchor), config.kind, config.prompts)
 
     @classmethod

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tuner.adapters.artifact import Export
 from tuner.adapters.lora import Lora
-from tuner.config import changed, common
+from tuner.config import common, needless
 from tuner.data.batch import Batch
 from tuner.data.options import without_folder
 from tuner.data.prompted import PromptOptions, prompted, prompts_of
@@ -109,16 +109,13 @@ class DistillLcm(Recipe):
             f"--quantize {config.quantize} holds weights that cannot train; leave out it or --full": (
                 config.full and config.quantize != "none"
             ),
-            "--snr-gamma is for losses of noise, and this one is of pictures; leave it out": config.snr_gamma,
-            "--v-like is for losses of noise, and this one is of pictures; leave it out": config.v_like,
-            "--rank and --targets are a LoRA's, and --full has none; leave them out": config.full
-            and changed(config, "rank", "targets"),
-            "--prompt-images are drawn of prompts, and --images are there already; leave it out": config.images
-            and changed(config, "prompt_images"),
         }
         for sentence, holds in wrong.items():
             if holds:
                 raise RequestError(f"{sentence}.")
+        needless(config, "distill-lcm, whose loss is of pictures", "snr_gamma", "v_like")
+        needless(config, "--full" if config.full else "", "rank", "targets")
+        needless(config, "--images" if config.images else "", "prompt_images")
         if prompts_of(config):
             without_folder(config)
         else:

@@ -71,6 +71,12 @@ def changed(config: BaseModel, *names: str) -> list[str]:
     return [flag(name) for name in names if getattr(config, name) != fields[name].get_default()]
 
 
+def needless(config: BaseModel, beside: str, *names: str) -> None:
+    """Raise RequestError where one of some options was given, which does nothing beside another; that may be none."""
+    for given in changed(config, *names) if beside else ():
+        raise RequestError(f"{given} does nothing with {beside}; leave it out.")
+
+
 def common(default: Any, description: str, metavar: str = "", **bounds: Any) -> Any:
     """A field that most people touch: `--help` shows it first."""
     return Field(default, description=description, json_schema_extra={"common": True, "metavar": metavar}, **bounds)
