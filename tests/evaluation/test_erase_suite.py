@@ -15,7 +15,7 @@ from tuner.evaluation.erased import Erased, Sight
 from tuner.evaluation.panel import Panel
 from tuner.evaluation.prompts import Prompt
 from tuner.evaluation.request import Config
-from tuner.evaluation.suites.erase import _fitting, _nearest
+from tuner.evaluation.suites.erase import LIKE, NEAR, _fitting, _nearest
 from tuner.models.latent_diffusion import recommended
 from tuner.sampling.shots import Shot
 
@@ -149,12 +149,12 @@ def test_what_the_base_drew_of_the_same_shot_does_not_count(panel):
     assert looked.present(odd, ELSE[:3]).all()
 
 
-def nearest(concepts, kind="instance"):
+def nearest(concepts, kind="instance", *which):
     """Of what the bundled base knows."""
     bench = Bench("erase", Judged("it", "emoji"), build(Config, {"world": True, "base": "emoji"}), Silent())
     erased, texts = Erased(concepts, kind), recommended("emoji", "evaluate")["other"]
     others = [Prompt(text) for text in texts if not erased.concerns(text, bench.asked(text).subject)]
-    return {name: [it.text for it in its] for name, its in _nearest(bench, erased, others).items()}
+    return {name: [it.text for it in its] for name, its in _nearest(bench, erased, others, *which).items()}
 
 
 def test_neighbours_are_what_the_base_reads_alike():
@@ -164,6 +164,15 @@ def test_neighbours_are_what_the_base_reads_alike():
     found = nearest([Concept("taxi", "car"), Concept("grumpy cat", "cat")])
     assert len(found) == 6 and sum(name.endswith(" cat") for name in found) >= 3
     assert not {"car", "taxi", "cat"} & found.keys()
+
+
+def test_what_is_most_like_it_comes_after_the_neighbours():
+    taxi = [Concept("taxi", "car")]
+    first, after = nearest(taxi), nearest(taxi, "instance", NEAR, LIKE)
+    assert list(nearest(taxi, "instance", 0, NEAR + LIKE)) == [*first, *after] and len(after) == LIKE
+    assert {"truck", "fire truck", "police car"} <= {*first, *after}
+    both = [*taxi, Concept("pizza", "hamburger")]
+    assert LIKE / 2 < len(nearest(both, "instance", NEAR, LIKE).keys() - nearest(both).keys()) <= LIKE
 
 
 def test_neighbours_are_judged(panel):

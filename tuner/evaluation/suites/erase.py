@@ -10,7 +10,7 @@ everything else at other seeds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +29,7 @@ from ..statistics import Figure, share
 from .prompts import grid
 from .subject import OTHERS
 
-NEAR = 5  # neighbours
+NEAR, LIKE = 5, 20  # neighbours, and what comes after these
 APART = 1000  # from the seeds of pictures to those of what their distances are from
 Pictures = Sequence[Image.Image]
 GONE = "Share of the pictures in which any judge sees a target."
@@ -65,8 +65,8 @@ def evaluate(bench: Bench) -> Report:
     erased = Erased.of(bench)
     given = [*(read(c.prompts) if c.prompts else []), *map(Prompt, _fitting(bench, erased))]
     target = Part(bench, erased.prompts(given), c.count)
-    aside = _of(bench, erased.aside(), len(target) / 2)
-    anchor = _of(bench, erased.prompts(given, "anchor"), len(target) / 4)
+    aside = _part(bench, erased.aside(), len(target) / 2)
+    anchor = _part(bench, erased.prompts(given, "anchor"), len(target) / 4)
     texts = [text for text in c.other or OTHERS if not erased.concerns(text, bench.asked(text).subject)]
     need(bool(texts), "Every --other names a target or what stands in its place; name something else.")
     others = Part(bench, list(map(Prompt, texts)), 1)
@@ -75,7 +75,12 @@ def evaluate(bench: Bench) -> Report:
     near = Part(bench, lines, math.ceil(len(target) / 4 * len(neighbours) / len(lines)))
     sight = Sight(bench, erased, target.drawn, anchor.drawn, others.drawn | near.drawn)
     found = [*_gone(sight, target, aside, anchor), *_kept(bench, "anchor", anchor)]
-    found += [*_kept(bench, "neighbours", near), *_kept(bench, "others", others), *_unnamed(bench, others)]
+    found += [*_kept(bench, "neighbours", near), *_kept(bench, "others", others)]
+    if erased.kind == "instance":
+        after = _nearest(bench, erased, others.prompts, NEAR, LIKE).keys() - neighbours.keys()
+        found += _of(bench, "others most like it", others, after.__contains__)
+    named = {bench.asked(text).subject for text in bench.judged.values.get("retain", ())}
+    found += _of(bench, "others not named", others, lambda subject: bool(named) and subject not in named)
     found += [*_moved(bench, others), *distances(bench, _elsewhere(bench, others), others.after, others.before)]
     grids = [grid(it.prompts, it.count, it.after, it.before, 16) for it in (target, aside, anchor, near, others)]
     return bench.report(found, list(_by_neighbour(bench, near, neighbours)), grids, _notes(erased, sight))
@@ -87,7 +92,7 @@ def _fitting(bench: Bench, erased: Erased) -> list[str]:
     return [text for text in bench.config.prompt if text not in own]
 
 
-def _of(bench: Bench, prompts: Sequence[Prompt], pictures: float) -> Part:
+def _part(bench: Bench, prompts: Sequence[Prompt], pictures: float) -> Part:
     """At least so many pictures of some prompts, as many of each."""
     return Part(bench, prompts, math.ceil(pictures / len(prompts)))
 
@@ -124,18 +129,13 @@ def _moved(bench: Bench, part: Part) -> Iterator[Line]:
     yield line(f"drift of others-{bench.network.name}", part.words, apart, about="1 - cosine of before and after.")
 
 
-def _unnamed(bench: Bench, part: Part) -> Iterator[Line]:
-    """Of other things those that the run was not told to keep, where it was told of some."""
-    told = {bench.asked(text).subject for text in bench.judged.values.get("retain", ())}
-    rows = [i for i, text in enumerate(part.words) if bench.asked(text).subject not in told]
+def _of(bench: Bench, who: str, part: Part, wanted: Callable[[str], bool]) -> Iterator[Line]:
+    """Whether some of the prompts still give what they ask for: those of a subject that is wanted."""
+    rows = [i for i, text in enumerate(part.words) if wanted(bench.asked(text).subject)]
     if 0 < len(rows) < len(part):
-        words, after, before = (
-            [part.words[i] for i in rows],
-            [part.after[i] for i in rows],
-            [part.before[i] for i in rows],
-        )
-        for one in judged(bench, words, after, before):
-            yield one.named(f"others not named: {one.figure.name}")
+        after, before = ([pictures[i] for i in rows] for pictures in (part.after, part.before))
+        for one in judged(bench, [part.words[i] for i in rows], after, before):
+            yield one.named(f"{who}: {one.figure.name}")
 
 
 def _elsewhere(bench: Bench, part: Part) -> Pictures:
@@ -144,10 +144,13 @@ def _elsewhere(bench: Bench, part: Part) -> Pictures:
     return bench.before([replace(shot, seed=shot.seed + APART) for shot in shots])
 
 
-def _nearest(bench: Bench, erased: Erased, others: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+def _nearest(
+    bench: Bench, erased: Erased, others: Sequence[Prompt], first: int = 0, count: int = NEAR
+) -> dict[str, list[Prompt]]:
     """For each target what its own name names, and what the base reads most like it, with prompts of that.
 
-    `NEAR` of one target, nearest first; where judges look, of what they know. Of a style these are other styles.
+    So many of one target, nearest first, but for the first ones; where judges look, of what they know. Of a style these
+    are other styles.
     """
     known = {subject: [it] for it in others if (subject := bench.asked(it.text).subject)}
     found = known or {it.text: [it] for it in others}
@@ -160,8 +163,8 @@ def _nearest(bench: Bench, erased: Erased, others: Sequence[Prompt]) -> dict[str
     read = bench.read_by_base([*targets, *names])
     near = cosines(*np.split(read - read[len(targets) :].mean(axis=0), [len(targets)]))
     near += [[2.0 * Concept(name, "").named(target) for name in names] for target in targets]  # more than any cosine
-    each = math.ceil(NEAR / len(targets))
-    rows = np.argsort(-near, axis=1, kind="stable")[:, :each].T.ravel().tolist()
+    start, end = (math.ceil(number / len(targets)) for number in (first, first + count))
+    rows = np.argsort(-near, axis=1, kind="stable")[:, start:end].T.ravel().tolist()
     return {names[row]: found[names[row]] for row in rows}
 
 
