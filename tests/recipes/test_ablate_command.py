@@ -144,13 +144,13 @@ def test_what_a_base_brings_along_gives_way_to_what_is_trained(tuner, tiny_base,
 def test_what_the_base_does_not_know_is_refused(tuner, tmp_path, monkeypatch):
     """On the bundled base: a subject that was held out, and made-up words; one that it knows is taken."""
     monkeypatch.chdir(tmp_path)
-    words = ("--anchor", "cat", "--steps", 0, "--method", "uce", "--samples", 0, "--quiet", "--anchor-images", 1,
-             "--config", "few.toml")  # fmt: skip
+    words = ("--steps", 0, "--method", "uce", "--samples", 0, "--quiet", "--anchor-images", 1, "--config", "few.toml")
     Path("few.toml").write_text('retain = ["a dog"]\n')
     Path("one.txt").write_text("a {}\n")
-    for name in ("fox", "blorp"):
-        done = tuner("ablate", "--target", name, *words, "--prompts", "one.txt")
-        assert done.exit_code == 2 and f'--target "{name}": the base does not seem to know it' in done.stderr
+    for flag, target, anchor in (("target", "fox", "cat"), ("target", "blorp", "cat"), ("anchor", "pizza", "blorp")):
+        done = tuner("ablate", "--target", target, "--anchor", anchor, *words, "--prompts", "one.txt")
+        unknown = target if flag == "target" else anchor
+        assert done.exit_code == 2 and f'--{flag} "{unknown}": the base does not seem to know it' in done.stderr
         assert not Path("runs").exists()
-    done = tuner("ablate", "--target", "Grumpy Cat", *words, "--prompts", "one.txt")
+    done = tuner("ablate", "--target", "Grumpy Cat", "--anchor", "cat", *words, "--prompts", "one.txt")
     assert done.exit_code == 0, done.stderr
