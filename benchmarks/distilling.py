@@ -234,8 +234,8 @@ def trained(file: Path) -> int:
 
 def quality(ways: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace, folder: Path) -> Iterator[list[str]]:
     """The rows of the table of what judges see."""
-    from tuner.bundled.few_steps import judging, side_by_side
     from tuner.bundled.pages import cell
+    from tuner.bundled.students import judging, side_by_side
     from tuner.models.latent_diffusion import recommended
 
     steps = asked.steps or recommended(asked.base, "distill-lcm").get("steps", 1000)

@@ -13,6 +13,7 @@ from tuner.bundled.attacks import ATTACKS
 from tuner.bundled.erasing import CASES, OURS, Case, of_ablation
 from tuner.bundled.steering import NETWORKS, WEIGHTS
 from tuner.bundled.together import Everything
+from tuner.bundled.variants import VARIANTS
 from tuner.config import write_toml
 
 pytestmark = pytest.mark.slow
@@ -127,6 +128,7 @@ def test_the_base_is_distilled_twice_and_judged_by_its_steps(quick_base, tmp_pat
     costs = rows(page, "distilled on")
     assert list(costs) == ["6 scenes", "prompts alone"]
     assert all(float(row[3].removesuffix(" s")) > float(row[2].removesuffix(" s")) for row in costs.values())
+    assert list(rows(page, "tried")) == ["as it is", *VARIANTS]
     beside = rows(page, "beside")
     assert list(beside) == ["nothing", "a LoRA of a teddy bear", "grumpy cat taken out"]
     assert page.read_text().count("| nothing |") == 2

@@ -10,29 +10,26 @@ from typing import Any
 
 from PIL import Image
 
-from ..commands.show import Silent
-from ..config import build
-from ..evaluation.bench import Bench, Judged
 from ..evaluation.few import told
 from ..evaluation.report import Report
 from ..evaluation.request import Config
 from ..evaluation.results import results
 from ..evaluation.sheet import PAPER, grid
 from ..evaluation.statistics import Figure
-from ..evaluation.suites.few_step import evaluate, held_against
+from ..evaluation.suites.few_step import held_against
 from ..models.latent_diffusion import recommended
 from ..run import Run
-from . import world
 from .charts import Chart, charts
-from .figures import known_to, singles
+from .figures import known_to
 from .folders import write_world
 from .kept import kept
 from .learning import seconds_of, trained
-from .pages import BATCH, cell, page, table
+from .pages import page, table
 from .stacked import stacked
+from .students import TEACHER, bench_of, cells_of, judging, prompts_for, rows_of, side_by_side
+from .variants import tried
 
 COMMAND, SEED = "distill-lcm", 9002  # of the scenes that are distilled on
-FEW, TEACHER = (1, 2, 4, 8), 25  # steps of the student and of the teacher
 SHOWN = 8  # columns of pictures
 CURVES = ("subject right", "KID-judge", "recall-judge", "diversity-judge")
 
@@ -50,21 +47,24 @@ def of_few_steps(base: str, scenes: int, count: int, out: Path, work: Path, runs
     known = tuple(known_to(base))
     if not (work / "scenes").exists():
         write_world(work / "scenes", scenes, SEED, subjects=known, mixture=True)
-    words = recommended(base, COMMAND).get("prompt") or _prompts(base)
+    words = recommended(base, COMMAND).get("prompt") or prompts_for(base)
     asked = {f"{scenes:,} scenes": {"images": str(work / "scenes"), "prompt": []}, "prompts alone": {"prompt": words}}
     places = {name: work / folder for name, folder in zip(asked, ("on_scenes", "on_prompts"), strict=True)}
-    took = {name: _seconds(base, places[name], values, steps) for name, values in asked.items()}
+    took = {name: _seconds(base, places[name], values, steps, out / COMMAND) for name, values in asked.items()}
     made = {name: trained(COMMAND, base, places[name], values, steps) for name, values in asked.items()}
     config = judging(base, count)
     files = {name: results(run.folder, run.name).adapters[0] for name, run in made.items()}
-    reports = side_by_side(base, files, config)
+    held = held_against(bench_of(base, *next(iter(files.items())), config))
+    reports = side_by_side(base, files, config, held)
     sheet = _stacked([charts(_curves(reports), f"the base in {told(TEACHER)}"), _pictures(reports)])
     text = _text(base, reports, config) + "\n## What it cost\n\n" + _costs(made, took)
+    text += "\n## What else was tried\n\n"
+    text += tried(base, reports["prompts alone"], words, held, config, out / COMMAND, work, steps)
     text += "\n## Beside other adapters\n\n" + stacked(base, files["prompts alone"], runs, count, steps)
     return page(out, COMMAND, "Drawing in few steps", "few-step-figures", text, sheet, "by steps")
 
 
-def _seconds(base: str, folder: Path, values: Mapping[str, Any], steps: int) -> float | None:
+def _seconds(base: str, folder: Path, values: Mapping[str, Any], steps: int, out: Path) -> float | None:
     """How long all of a command took in this process, with nothing in its cache; None where it had begun before."""
 
     def whole() -> float | None:
@@ -75,52 +75,26 @@ def _seconds(base: str, folder: Path, values: Mapping[str, Any], steps: int) -> 
             trained(COMMAND, base, folder, {**values, "cache": empty}, steps)
         return perf_counter() - start
 
-    return kept(folder.with_suffix(".json"), {"base": base, **values, "steps": steps}, {"seconds": whole})["seconds"]
-
-
-def _prompts(base: str) -> list[str]:
-    """One of each subject that the base knows: those that it is evaluated by."""
-    own = recommended(base, "evaluate").get("other")
-    return list(own or [world.caption(it) for it in singles(known_to(base), 1)])
-
-
-def judging(base: str, count: int) -> Config:
-    """How students of a base are judged: by so many pictures a row, two of a prompt at the least."""
-    prompts = _prompts(base)
-    each = max(2, round(count / len(prompts)))
-    number = max(1, min(len(prompts), count // each))
-    some = [prompts[i * len(prompts) // number] for i in range(number)]
-    own = {"world": True, "base": base, "batch_size": BATCH, "count": each, "few": list(FEW), "teacher_steps": TEACHER}
-    return build(Config, {**recommended(base, "evaluate"), **own, "prompt": [], "other": some})
-
-
-def side_by_side(base: str, files: Mapping[str, Path], config: Config) -> dict[str, Report]:
-    """Reports of several students of one base, its own pictures drawn once."""
-    benches = {name: Bench("few-step", Judged(name, base, [(file, 1.0)]), config, Silent())
-               for name, file in files.items()}  # fmt: skip
-    held = held_against(next(iter(benches.values())))
-    return {name: evaluate(bench, held) for name, bench in benches.items()}
+    asked = {"base": base, "on": folder.name, "steps": steps}
+    return kept(out / f"{folder.name}.json", asked, {"seconds": whole})["seconds"]
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
-
-
-def _rows(report: Report, place: int = 0) -> list[tuple[str, list[str | Figure]]]:
-    """The rows of one of the tables of a report."""
-    return [(str(name), list(cells)) for name, *cells in report.tables[place].rows]
 
 
 def _text(base: str, reports: Mapping[str, Report], config: Config) -> str:
     """What was measured, as Markdown."""
     first = next(iter(reports.values()))
     rows = [
-        (f"LCM of {name}, {who.partition(', ')[2]}", *_cells(cells))
-        for name, report in reports.items() for who, cells in _rows(report) if who.startswith("student")
+        (f"LCM of {name}, {who.partition(', ')[2]}", *cells_of(cells))
+        for name, report in reports.items() for who, cells in rows_of(report) if who.startswith("student")
     ]  # fmt: skip
-    rows += [(f"the base, {who.partition(', ')[2]}", *_cells(cells)) for who, cells in _rows(first) if "teacher" in who]
+    rows += [
+        (f"the base, {who.partition(', ')[2]}", *cells_of(cells)) for who, cells in rows_of(first) if "teacher" in who
+    ]
     denied = [
-        (f"LCM of {name}" if who.startswith("student") else "the base", *_cells(cells))
-        for place, (name, report) in enumerate(reports.items()) for who, cells in _rows(report, 1)
+        (f"LCM of {name}" if who.startswith("student") else "the base", *cells_of(cells))
+        for place, (name, report) in enumerate(reports.items()) for who, cells in rows_of(report, 1)
         if who.startswith("student") or not place
     ] if len(first.tables) > 1 else []  # fmt: skip
     number, settings = len(config.other) * config.count, {name: str(said) for name, said in first.settings.items()}
@@ -138,10 +112,6 @@ def _text(base: str, reports: Mapping[str, Report], config: Config) -> str:
         table(("drawn by", *first.tables[1].head[1:]), denied) if denied else "There was nothing that it could name.\n",
     ]  # fmt: skip
     return "\n".join(text)
-
-
-def _cells(cells: Sequence[str | Figure]) -> list[str]:
-    return [cell(it) if isinstance(it, Figure) else it for it in cells]
 
 
 def _costs(made: Mapping[str, Run], took: Mapping[str, float | None]) -> str:
@@ -170,7 +140,7 @@ def _curves(reports: Mapping[str, Report]) -> list[Chart]:
 
 def _curve(report: Report, who: str, column: int) -> dict[int, Figure]:
     found = {}
-    for name, cells in _rows(report):
+    for name, cells in rows_of(report):
         figure = cells[column]
         if name.startswith(who) and isinstance(figure, Figure):
             found[int(name.split()[1])] = figure
