@@ -60,7 +60,7 @@ def of_few_steps(base: str, scenes: int, count: int, out: Path, work: Path, runs
     text = _text(base, reports, config) + "\n## What it cost\n\n" + _costs(made, took)
     text += "\n## What else was tried\n\n"
     text += tried(base, reports["prompts alone"], words, held, config, out / COMMAND, work, steps)
-    text += "\n## Beside other adapters\n\n" + stacked(base, files["prompts alone"], runs, count, steps)
+    text += "\n## Beside other adapters\n\n" + stacked(base, files["prompts alone"], runs, count, out / COMMAND, steps)
     return page(out, COMMAND, "Drawing in few steps", "few-step-figures", text, sheet, "by steps")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,6 +26,7 @@ from ..places import place
 from ..sampling.manner import Manner
 from ..sampling.shots import Shot
 from .erasing import CASES, run_of
+from .kept import kept
 from .learning import lora
 from .pages import BATCH, cell, table
 
@@ -32,15 +35,28 @@ TAKEN = next(case for case in CASES if case.target == "grumpy cat")
 Pictures = Sequence[Image.Image]
 
 
-def stacked(base: str, fast: Path, runs: Path, count: int, steps: int = 0) -> str:
+def stacked(base: str, fast: Path, runs: Path, count: int, out: Path, steps: int = 0) -> str:
     """A LoRA of a subject, and an ablation, each without `fast` in many steps and with it in four; Markdown.
 
     Args:
         fast: a distilled LoRA of the base.
         runs: folder of the runs of both, which are used again.
         count: pictures of each row, about.
+        out: what it holds is not measured again.
         steps: of their trainings, in the stead of the base's own; 0 is those.
     """
+    asked = {"base": base, "subject": SUBJECT, "target": TAKEN.target, "pictures": count, "steps": steps}
+    measure = partial(_measured, base, fast, runs, count, steps)
+    found = kept(out / "stacked.json", asked, {"beside": measure})["beside"]
+    return (
+        "The LCM of prompts alone beside other adapters, each at weight 1, at the same seeds. Recognised is what both "
+        "judges find nearest to the subject; seen is what any judge sees. "
+        f"{found['pictures']} pictures each.\n\n"
+    ) + table(found["head"], found["rows"])
+
+
+def _measured(base: str, fast: Path, runs: Path, count: int, steps: int) -> dict[str, Any]:
+    """The head of the table, its rows, and how many pictures each figure is of."""
     own = recommended(base, "evaluate")
     config = build(Config, {**own, "world": True, "base": base, "batch_size": BATCH, "steps": MANY})
     learned, taken = lora(base, SUBJECT, runs, steps), run_of(base, TAKEN, "default", {}, runs / "ablation", steps)
@@ -50,21 +66,18 @@ def stacked(base: str, fast: Path, runs: Path, count: int, steps: int = 0) -> st
     others = it.drawn([], rest)
     gallery = Gallery.open(str(place("datasets") / SUBJECT.replace(" ", "_")), "--images")
     bears = it.prompts(f"a {SUBJECT}", count)
-    rows = [(who, f"{SUBJECT} recognised", *_cells(recognised(it.bench, it.both(its, bears), gallery, others), SUBJECT))
+    rows = [[who, f"{SUBJECT} recognised", *_cells(recognised(it.bench, it.both(its, bears), gallery, others), SUBJECT)]
             for who, its in (("nothing", []), (f"a LoRA of a {SUBJECT}", [files[learned.name]]))]  # fmt: skip
     cats, erased = it.prompts(f"a {TAKEN.target}", count), Erased.of(_with(it.bench, files[taken.name]))
     before, anchors = it.both([], cats), it.prompts(f"a {TAKEN.anchor}", count)
     known = ((cats, before[0]), (anchors, it.drawn([], anchors)), (rest, others))
     sight = Sight(it.bench, erased, *(dict(zip(shots, pictures, strict=True)) for shots, pictures in known))
     for who, drawn in (("nothing", before), (f"{TAKEN.target} taken out", it.both([files[taken.name]], cats))):
-        rows.append((who, f"{TAKEN.target} seen", *_cells([sight.present(part, cats) for part in drawn], "seen")))
+        rows.append([who, f"{TAKEN.target} seen", *_cells([sight.present(part, cats) for part in drawn], "seen")])
     way = manner(fast)
     assert way is not None
     head = ("beside", "", f"the base in {MANY} steps, guidance {config.guidance:g}", f"with the LCM in {way.steps}")
-    return (
-        "The LCM of prompts alone beside other adapters, each at weight 1, at the same seeds. Recognised is what both "
-        f"judges find nearest to the subject; seen is what any judge sees. {len(bears)} pictures each.\n\n"
-    ) + table(head, rows)
+    return {"head": head, "rows": rows, "pictures": len(bears)}
 
 
 class _Stack:
