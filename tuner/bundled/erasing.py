@@ -117,7 +117,9 @@ def of_ablation(
     Figures that out/ablation holds are not measured again, nor are runs that are there, so that the command goes on
     where it was stopped.
     """
-    ask = partial(_outcomes, base, pictures=pictures, kept_in=out / "ablation", runs=runs, steps=steps)
+    drawings = dict[Shot, Image.Image]()  # before: the same for all methods, and of much for all cases
+    ask = partial(_outcomes, base, pictures=pictures, kept_in=out / "ablation", runs=runs, steps=steps,
+                  drawings=drawings)  # fmt: skip
     found = ask(cases, methods)
     own = {name: more for name, more in methods.items() if name == OURS}
     together = ask(several if own else (), own)
@@ -150,9 +152,9 @@ def of_ablation(
 
 def _outcomes(
     base: str, cases: Sequence[Case], methods: Mapping[str, Mapping[str, Any]], *, pictures: int, kept_in: Path,
-    runs: Path, steps: int,
+    runs: Path, steps: int, drawings: dict[Shot, Image.Image],
 ) -> dict[tuple[Case, str], Outcome]:  # fmt: skip
-    found, drawings = dict[tuple[Case, str], Outcome](), dict[Shot, Image.Image]()  # before: the same for all methods
+    found = dict[tuple[Case, str], Outcome]()
     for case in cases:
         for name, more in methods.items():
             asked = {"base": base, "targets": case.targets, "anchors": case.anchors, "method": name, **more,
@@ -177,7 +179,7 @@ def _measured(
 ) -> dict[str, Any]:  # fmt: skip
     """The fields of an `Outcome`; what the page shows is left beside."""
     run = run_of(base, case, method, more, runs, steps)
-    own = {"instance": 12, "style": 10, "memorised": 1}[case.kind] * len(case.targets)  # prompts
+    own = {"instance": 12, "style": 10, "memorised": 1}[case.kind]  # prompts of a target
     asked = {**QUICK, "run": [str(run.folder)], "count": -(-pictures // own)}
     save(judged(base, asked, drawings), run.folder / "report")
     report = load(run.folder / "report")

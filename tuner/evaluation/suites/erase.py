@@ -29,7 +29,7 @@ from ..statistics import Figure, share
 from .prompts import grid
 from .subject import OTHERS
 
-NEAR, LIKE = 5, 20  # neighbours, and what comes after these
+NEAR, LIKE = 5, 20  # neighbours of a target, and what comes after these
 APART = 1000  # from the seeds of pictures to those of what their distances are from
 Pictures = Sequence[Image.Image]
 GONE = "Share of the pictures in which any judge sees a target."
@@ -72,7 +72,8 @@ def evaluate(bench: Bench) -> Report:
     others = Part(bench, list(map(Prompt, texts)), 1)
     neighbours = _nearest(bench, erased, others.prompts)
     lines = [prompt for its in neighbours.values() for prompt in its]
-    near = Part(bench, lines, math.ceil(len(target) / 4 * len(neighbours) / len(lines)))
+    each = len(target) / 4 / len(erased.concepts)  # of a neighbour, as many of one target as of one of many
+    near = Part(bench, lines, math.ceil(each * len(neighbours) / len(lines)))
     sight = Sight(bench, erased, target.drawn, anchor.drawn, others.drawn | near.drawn)
     found = [*_gone(sight, target, aside, anchor), *_kept(bench, "anchor", anchor)]
     found += [*_kept(bench, "neighbours", near), *_kept(bench, "others", others)]
@@ -149,8 +150,8 @@ def _nearest(
 ) -> dict[str, list[Prompt]]:
     """For each target what its own name names, and what the base reads most like it, with prompts of that.
 
-    So many of one target, nearest first, but for the first ones; where judges look, of what they know. Of a style these
-    are other styles.
+    So many of each target, nearest first, but for the first ones; where judges look, of what they know. Of a style
+    these are other styles.
     """
     known = {subject: [it] for it in others if (subject := bench.asked(it.text).subject)}
     found = known or {it.text: [it] for it in others}
@@ -163,8 +164,7 @@ def _nearest(
     read = bench.read_by_base([*targets, *names])
     near = cosines(*np.split(read - read[len(targets) :].mean(axis=0), [len(targets)]))
     near += [[2.0 * Concept(name, "").named(target) for name in names] for target in targets]  # more than any cosine
-    start, end = (math.ceil(number / len(targets)) for number in (first, first + count))
-    rows = np.argsort(-near, axis=1, kind="stable")[:, start:end].T.ravel().tolist()
+    rows = np.argsort(-near, axis=1, kind="stable")[:, first : first + count].T.ravel().tolist()
     return {names[row]: found[names[row]] for row in rows}
 
 
