@@ -13,6 +13,7 @@ import torch
 
 from tuner.data import fingerprints, rows
 from tuner.data.cache import Cache, folder_of, key_of
+from tuner.data.sharing import heard
 from tuner.data.source import encoded, imagined, pictures, with_latents
 from tuner.errors import RunError
 from tuner.models.latent_diffusion import LatentDiffusion
@@ -207,8 +208,11 @@ def test_what_the_base_drew_is_drawn_once(images, options, model, monkeypatch, t
     again = imagined(source, model, ["a cat", "a dog"], 2)
     assert drawn.pop("pictures") == 4
     assert all(torch.equal(a, b) for a, b in zip(first.pixels, again.pixels, strict=True))
-    imagined(source, model, ["a cat", "a dog", "a bird"], 2)
-    assert drawn.pop("pictures") == 2
+    told = []
+    with heard(lambda *words: told.append(words)):
+        imagined(source, model, ["a cat", "a dog", "a bird"], 2)
+        imagined(source, model, ["a cat", "a dog", "a bird"], 2)
+    assert drawn.pop("pictures") == 2 and told == [(2, 2, "drawing picture")]
     imagined(pictures(options(images, seed=4), model), model, ["a cat"], 1)
     assert drawn.pop("pictures") == 1
     assert len({*seeds}) == 3  # two pictures of each prompt: all prompts begin from the same noises, with this seed

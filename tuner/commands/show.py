@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.status import Status
 
 if TYPE_CHECKING:
     from ..training.fit import Step
@@ -87,6 +88,7 @@ class Bar(Show):
         self._console = console
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._work: tuple[Status, str] | None = None
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -94,11 +96,19 @@ class Bar(Show):
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
         begun = time.monotonic()
-        with self._console.status(f"{text} ...", refresh_per_second=5):
-            yield
+        with self._console.status(f"{text} ...", refresh_per_second=5) as status:
+            self._work = status, text
+            try:
+                yield
+            finally:
+                self._work = None
         self._console.print(f"{text}: {time.monotonic() - begun:.1f} s", style="dim", markup=False, highlight=False)
 
     def count(self, done: int, total: int, what: str, words: Words = str, due: bool = False) -> None:
+        if self._work is not None:
+            status, text = self._work
+            status.update(f"{text}: {what} {done}/{total} ...")
+            return
         if self._bar is None:
             width = max(5, min(30, self._console.width - ROOM))
             columns = (BarColumn(width), TextColumn("{task.description}", markup=False))

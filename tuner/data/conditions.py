@@ -149,5 +149,5 @@ def with_conditions(source: Source, condition: str, images: str) -> Source:
             with contextlib.suppress(BadPicture) if known else naming(condition):  # pictures are judged by others
                 rows.keep(steer.key, steer.read())
 
-    make_missing(source.cache, list({steer.key: steer for steer in steers}.values()), there, work)
+    make_missing(source.cache, "steering picture", list({steer.key: steer for steer in steers}.values()), there, work)
     return replace(source, controls=rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -61,13 +61,10 @@ def encode(latents: Sequence[Latent], pixels: Sequence[Tensor]) -> Tensor:
     return moments
 
 
-def with_latents(source: Source, model: LatentDiffusion, told: Callable[[int], None] = lambda done: None) -> Source:
+def with_latents(source: Source, model: LatentDiffusion) -> Source:
     """The source with its pictures encoded, once, as the moments of the autoencoder's posterior.
 
     Pictures that turn out to be broken are left out.
-
-    Args:
-        told: hears how many pictures were encoded.
 
     Raises:
         RunError: too many are broken, or the autoencoder gives values that are not finite.
@@ -99,10 +96,9 @@ def with_latents(source: Source, model: LatentDiffusion, told: Callable[[int], N
                 broken.add(latent.key)
         for latent, one in zip(good, encode(good, pixels) if good else (), strict=True):
             moments.keep(latent.key, one.clone(), always=not cache.works)
-        told(len(part))
 
     different = list({latent.key: latent for latent in latents}.values())
-    make_missing(cache, different, there, work, lambda latent: targets[latent.key])
+    make_missing(cache, "encoding picture", different, there, work, lambda latent: targets[latent.key])
     good = [i for i, latent in enumerate(latents) if latent.key not in broken]
     source = _without(source, good)
     return replace(source, pixels=None, moments=moments.only(good), notes=_notes(source))
@@ -143,7 +139,7 @@ def with_prompts(source: Source, model: LatentDiffusion) -> Source:
             pooled = {} if one.pooled is None else {"pooled": one.pooled[0]}
             source.cache.put("prompts", keys[text], {"hidden": one.hidden[0], **pooled})
 
-    make_missing(source.cache, texts, there, work)
+    make_missing(source.cache, "encoding caption", texts, there, work)
     number = {text: i for i, text in enumerate(texts)}
     rows = torch.tensor([number[caption] for caption in source.captions])
     conditioning = Conditioning.cat([known[text] for text in texts])

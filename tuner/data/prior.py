@@ -55,7 +55,7 @@ def imagined(source: Source, model: LatentDiffusion, prompts: Sequence[str], cou
             if not cache.put("drawn", row.key, {"pixels": pixels}):
                 held[row.key] = pixels
 
-    make_missing(cache, list({row.key: row for row in rows}.values()), there, work)
+    make_missing(cache, "drawing picture", list({row.key: row for row in rows}.values()), there, work)
     every: list[Row] = [Held(row.name, row.key, held[row.key]) if row.key in held else row for row in rows]
     height, width = every[0].read().shape[1:]  # as are all others
     sizes = torch.tensor([[height, width, 0, 0, height, width]]).expand(len(rows), -1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from .. import card, hub
+from ..data.sharing import heard
 from ..evaluation.sheet import beside, grid, save
 from ..randomness import use_threads
 from ..run import Run
@@ -36,6 +37,9 @@ class Show(Protocol):
 
     def step(self, step: Step, total: int) -> None:
         """An optimizer step was taken."""
+
+    def count(self, done: int, total: int, what: str) -> None:
+        """So many of `total` are done."""
 
     def close(self) -> None:
         """No more steps."""
@@ -148,7 +152,7 @@ def _prepared(kind: type[Recipe], config: Any, run: Run, machine: Any, show: Sho
         if kind.adapts and machine.mixed_precision != "no":
             for model in recipe.models:
                 model.hold_frozen(DTYPES[machine.mixed_precision])
-    with show.working("Reading and encoding the pictures"):
+    with show.working("Reading and encoding the pictures"), heard(show.count):
         recipe.source = recipe.data(run)
     for sentence in [*(f"Left out: {clause}." for clause in recipe.source.skipped), *recipe.source.notes]:
         show.say(sentence)
