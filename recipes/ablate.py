@@ -25,6 +25,7 @@ from tuner.data.pairs import ERASES, concepts, noted, pairs_of
 from tuner.data.source import Source
 from tuner.erasure import METHODS, asked
 from tuner.errors import RequestError
+from tuner.models.adversary import RATE, Searches
 from tuner.models.closed_form import solve, with_room
 from tuner.models.conditioning import Conditioning
 from tuner.models.latent_diffusion import LatentDiffusion, Noised
@@ -44,7 +45,7 @@ SHIFTED = {
     "embedding": "",
     "unet": paths_of(["attention", "feed-forward", "projections", "convolutions"]),
 }
-NEEDLESS = {"cross-attention": ("rank",), "unet": ("rank",), "embedding": ("rank", "attack_steps")}  # by --train
+NEEDLESS = {"cross-attention": ("rank",), "unet": ("rank",), "embedding": ("rank", "attacks")}  # by --train
 
 
 class AblateOptions(TrainConfig):
@@ -58,13 +59,13 @@ class AblateOptions(TrainConfig):
         "lora", description="What changes; by default what the method usually changes."
     )
     rank: int = Field(16, ge=1, le=1024, description="With --train lora, of the LoRA beside weights that read text.")
-    steps: int = common(160, "Optimizer steps; by default the method's own.", ge=0)
+    steps: int = common(240, "Optimizer steps; by default the method's own.", ge=0)
     learning_rate: float = common(1e-4, "Peak learning rate; by default the method's own.", gt=0)
     prompts: str = option("", "Prompts that name the anchor, or have {} in its place: a file, one a line.", "FILE")
     retain: list[str] = Field([], description="A prompt whose pictures are to stay as they are; repeatable.")
     anchor_images: int = Field(2, ge=1, description="Pictures of each prompt, drawn by the base.")
     regularise: float = Field(1.0, ge=0, description="Weight of the loss on what is to stay.")
-    attack_steps: int = Field(3, ge=0, description="Steps a search for other words takes, which training withstands.")
+    attacks: int = Field(2, ge=0, description="Searches for other words, of each target, that training withstands.")
     force: bool = Field(False, description="Go on where the base does not seem to know the target.")
 
     @model_validator(mode="before")
@@ -90,7 +91,10 @@ class Ablate(Recipe):
         self.unet, self.shifts = model.unet, shift(model.unet, SHIFTED[config.train])
         spelled = self.concepts if config.train == "embedding" else []
         self.words = [Word(it.target, tuple(teach(model, own_words(model, it.target)))) for it in spelled]
-        self.attacked = config.attack_steps > 0 and "attack_steps" not in self.method.unused and not self.words
+        names = [it.target for it in self.concepts]
+        number = {pair.target: names.index(pair.target_words) for pair in self.pairs}
+        attacked = config.attacks and "attacks" not in self.method.unused and not self.words
+        self.searches = Searches(model, number, config.attacks) if attacked else None
         self.rows = torch.nn.ParameterList(rows.requires_grad_(True) for word in self.words for rows in word.vectors)
 
     @classmethod
@@ -131,25 +135,20 @@ class Ablate(Recipe):
             solve(readers, self.model.tokenizers[0], self.lessons.told, self.pairs, stays, HOLD)
 
     def groups(self) -> list[dict[str, Any]]:
-        """The shifts and new words; a LoRA learns faster."""
+        """The shifts and new words; a LoRA learns faster, and what attacks them in its own way."""
         own = [p for p in (*self.shifts.parameters(), *self.rows) if p.requires_grad]
         known = {id(p) for p in own}
         lora = [p for p in self.unet.parameters() if p.requires_grad and id(p) not in known]
-        faster = {} if self.config.optimizer == "prodigy" else {"lr": FASTER * self.config.learning_rate}
-        return [{"params": own}, *([{"params": lora, **faster}] if lora else [])]
+        finds = self.config.optimizer == "prodigy"  # rates of its own
+        faster = {} if finds else {"lr": FASTER * self.config.learning_rate}
+        searches = [self.searches.group(None if finds else RATE)] if self.searches else []
+        return [{"params": own}, *([{"params": lora, **faster}] if lora else []), *searches]
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
         taken = self.lessons.taken(batch)
-        return self.method.loss(self, x, *taken, self.attacks(batch, *taken)) * self.model.loss_weight(x.t, self.config)
-
-    def attacks(self, batch: Batch, targets: Sequence[str], anchors: Sequence[str]) -> dict[int, str]:
-        """Which of the pictures are a target's, where these are attacked, and the prompts that attacks start from."""
-        if not self.attacked:
-            return {}
-        ends = batch.draw.here.integers("attack", 2).tolist()  # the target's words, or its anchor's
-        both = enumerate(zip(batch.captions, targets, anchors, strict=True))
-        return {i: (target, anchor)[ends[i]] for i, (shown, target, anchor) in both if shown == target != anchor}
+        attacks = self.searches.on(batch, *taken) if self.searches else None
+        return self.method.loss(self, x, *taken, attacks) * self.model.loss_weight(x.t, self.config)
 
     def predicted(self, x: Noised, prompts: Sequence[str]) -> Tensor:
         """What the model predicts now."""

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from .models.adversary import nearest
+from .models.adversary import Attacks, moved
 from .models.conditioning import Conditioning
 from .models.partway import partway
 
-Attacks = Mapping[int, str]
 WEIGHT = 2.0  # of what attacks reach: learned words of 50 steps then bring back less, and others keep as much
 
 if TYPE_CHECKING:
@@ -53,15 +52,14 @@ class Method:
     """An objective, and how it is usually trained.
 
     Attributes:
-        loss: of noisy pictures, the prompts that learn and those that teach, and the pictures that are attacked with
-            the prompts where attacks start: (B,).
+        loss: of noisy pictures, the prompts that learn and those that teach, and what is attacked, if anything: (B,).
         train: which weights, as in `--train`.
         stays: whether targets' pictures, and those of what is to stay, are trained on beside anchors'.
         solved: whether it begins with the solution in closed form.
         unused: options that it has no use for.
     """
 
-    loss: Callable[[Eraser, Noised, list[str], list[str], Attacks], Tensor]
+    loss: Callable[[Eraser, Noised, list[str], list[str], Attacks | None], Tensor]
     steps: int
     learning_rate: float
     train: str = "cross-attention"
@@ -84,28 +82,30 @@ def _apart(made: Tensor, wanted: Tensor) -> Tensor:
     return (made - wanted).square().mean((1, 2, 3))
 
 
-def _default(it: Eraser, x: Noised, targets: list[str], anchors: list[str], attacks: Attacks) -> Tensor:
-    wanted, told, rows = it.known(x, anchors), it.told(targets), [*range(len(targets)), *attacks]
+def _default(it: Eraser, x: Noised, targets: list[str], anchors: list[str], attacks: Attacks | None) -> Tensor:
+    wanted, told, rows = it.known(x, anchors), it.told(targets), [*range(len(targets))]
+    pulls = x.t.new_zeros(0, dtype=torch.float)
     if attacks:
-        own = x[list(attacks)]
-        told = Conditioning.cat([told, nearest(it.model, own, it.told(list(attacks.values())), it.config.attack_steps)])
+        found, pulls = moved(it.model, x[attacks.rows], it.told(attacks.prompts), attacks.offsets)
+        told, rows = Conditioning.cat([told, found]), rows + attacks.rows
     error = _apart(it.model.predict(x.noisy[rows], x.t[rows], told).float(), wanted[rows])
     stays = torch.tensor([one == other for one, other in zip(targets, anchors, strict=True)], device=error.device)
-    plain, reached = error.split([len(targets), len(attacks)])
+    plain, reached = error.split([len(targets), len(pulls)])
     plain = torch.where(stays, it.config.regularise * plain, plain)
-    return plain.index_add(0, torch.tensor([*attacks], dtype=torch.long, device=error.device), WEIGHT * reached)
+    attacked = torch.tensor(rows[len(targets) :], dtype=torch.long, device=error.device)
+    return plain.index_add(0, attacked, WEIGHT * reached + pulls)
 
 
-def _model(it: Eraser, x: Noised, targets: list[str], anchors: list[str], _: Attacks) -> Tensor:
+def _model(it: Eraser, x: Noised, targets: list[str], anchors: list[str], _: Attacks | None) -> Tensor:
     anchor = it.predicted(x, anchors)
     return _apart(it.predicted(x, targets), anchor.detach()) + it.config.regularise * x.error(anchor)
 
 
-def _noise(it: Eraser, x: Noised, targets: list[str], anchors: list[str], _: Attacks) -> Tensor:
+def _noise(it: Eraser, x: Noised, targets: list[str], anchors: list[str], _: Attacks | None) -> Tensor:
     return x.error(it.predicted(x, targets)) + it.config.regularise * x.error(it.predicted(x, anchors))
 
 
-def _esd(it: Eraser, x: Noised, targets: list[str], anchors: list[str], _: Attacks) -> Tensor:
+def _esd(it: Eraser, x: Noised, targets: list[str], anchors: list[str], _: Attacks | None) -> Tensor:
     blank = [""] * len(targets)
     noisy, t = partway(it.model, x.noise, it.lessons.told(targets), it.lessons.told(blank), x.t, steps=20, guidance=3)
     way = replace(x, noisy=noisy, t=t)
@@ -114,9 +114,9 @@ def _esd(it: Eraser, x: Noised, targets: list[str], anchors: list[str], _: Attac
 
 
 METHODS = {
-    "default": Method(_default, 160, 1e-4, "lora", stays=True, solved=True),
-    "model": Method(_model, 100, 1.6e-5, unused=("retain", "attack_steps")),
-    "noise": Method(_noise, 100, 1.6e-5, unused=("retain", "attack_steps")),
-    "esd": Method(_esd, 200, 5e-5, unused=("retain", "regularise", "attack_steps", "snr_gamma", "v_like")),
-    "uce": Method(_default, 0, 1e-4, solved=True, unused=("regularise", "attack_steps")),
+    "default": Method(_default, 240, 1e-4, "lora", stays=True, solved=True),
+    "model": Method(_model, 100, 1.6e-5, unused=("retain", "attacks")),
+    "noise": Method(_noise, 100, 1.6e-5, unused=("retain", "attacks")),
+    "esd": Method(_esd, 200, 5e-5, unused=("retain", "regularise", "attacks", "snr_gamma", "v_like")),
+    "uce": Method(_default, 0, 1e-4, solved=True, unused=("regularise", "attacks")),
 }

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tuner.config import build
+from tuner.models import adversary
 from tuner.models.shifts import unadapted
 from tuner.places import place
 from tuner.recipe import load_recipe, recipe_class
@@ -65,13 +66,13 @@ def test_model_and_noise_are_the_paper_s_losses(made, regularise):
         target, anchor = (predicted(recipe.model, x, texts) for texts in (targets, anchors))
         wanted = anchor.detach() if method == "model" else x.noise  # of the weights as they are now
         expected = mean(target - wanted) + regularise * mean(anchor - x.noise)
-        assert torch.allclose(recipe.method.loss(recipe, x, targets, anchors, {}), expected, rtol=1e-4)
+        assert torch.allclose(recipe.method.loss(recipe, x, targets, anchors, None), expected, rtol=1e-4)
 
 
 def test_no_gradient_flows_through_what_teaches(made):
     recipe = moved(made(method="model", regularise=0.0))
     _, x, targets, _ = lesson(recipe)
-    loss = recipe.method.loss(recipe, x, targets, targets, {})  # both sides are the same prediction
+    loss = recipe.method.loss(recipe, x, targets, targets, None)  # both sides are the same prediction
     loss.sum().backward()
     assert loss.max() == 0 and all(one.difference.grad.abs().max() == 0 for _, one in recipe.shifts.items())
 
@@ -82,7 +83,7 @@ def test_the_default_is_taught_by_the_base(made):
     plain = RECIPE.base(recipe.config)
     students, teachers = [targets[0], anchors[0]], [anchors[0], anchors[0]]
     expected = mean(predicted(recipe.model, x, students) - predicted(plain, x, teachers))
-    found = recipe.method.loss(recipe, x, students, teachers, {})
+    found = recipe.method.loss(recipe, x, students, teachers, None)
     assert torch.allclose(found, expected * torch.tensor([1.0, 3.0]), rtol=1e-4)  # what stays has its own weight
 
 
@@ -99,29 +100,51 @@ def shown(recipe, size=6):
 
 def test_attacks_on_the_target_s_pictures_are_withstood(made):
     """On these, and no others, the states that would draw the target best predict what the base does of the anchor."""
-    from tuner.models.adversary import nearest
-
-    recipe, calm = moved(made(attack_steps=2)), moved(made(attack_steps=0))
+    recipe, calm = moved(made(attacks=3)), moved(made(attacks=0))
+    with torch.no_grad():
+        recipe.searches.offsets.normal_(0, 0.5, generator=torch.Generator().manual_seed(2))
     batch, found = shown(recipe)
     x, (_, anchors) = recipe.model.noised(batch), recipe.lessons.taken(batch)
     more = recipe(batch) - calm(batch)
     assert [i for i, one in enumerate(more.tolist()) if one] == found
-    ends = batch.draw.integers("attack", 2).tolist()
+    turns = batch.draw.integers("attack", 3).tolist()
     for i in found:
-        start = recipe.lessons.told([(batch.captions[i], anchors[i])[ends[i]]])
-        worst = nearest(recipe.model, x[[i]], start, 2)
+        start = recipe.lessons.told([(batch.captions[i], anchors[i])[turns[i] % 2]])  # its own words, or its anchor's
+        worst, _ = adversary.moved(recipe.model, x[[i]], start, recipe.searches.offsets[[turns[i]]])
         wanted = recipe.known(x[[i]], [anchors[i]])
         reached = mean(recipe.model.predict(x.noisy[[i]], x.t[[i]], worst) - wanted)[0]
         assert torch.allclose(more[i], 2 * reached, rtol=1e-2)
     more.sum().backward()
     assert any(one.difference.grad.abs().max() > 0 for _, one in recipe.shifts.items())
+    searched = recipe.searches.offsets.grad.flatten(1).norm(dim=1) > 0
+    assert searched.nonzero()[:, 0].tolist() == sorted({turns[i] for i in found})
+
+
+def test_each_target_has_searches_of_its_own_and_a_batch_without_its_pictures_is_no_error(made):
+    recipe = made(target=["teddy bear", "cat"], anchor=["dog"], attacks=2)
+    assert recipe.searches.offsets.shape[0] == 4 and len(recipe.groups()) == 3
+    for number, words in enumerate(("teddy bear", "cat")):
+        target = next(pair.target for pair in recipe.pairs if pair.target_words == words)
+        batch = recipe.source.batch(0, [0, 1])
+        batch = replace(batch, captions=(target, "nothing of these"))
+        found = recipe.searches.on(batch, [target, "a dog"], ["a dog", "a dog"])
+        assert found.rows == [0] and found.prompts[0] in (target, "a dog")
+        found.offsets.sum().backward()
+        assert recipe.searches.offsets.grad.flatten(1).any(dim=1).nonzero()[:, 0] // 2 == number
+        recipe.searches.offsets.grad = None
+    none = recipe.searches.on(batch, ["a dog"] * 2, ["a dog"] * 2)
+    loss = recipe.method.loss(recipe, recipe.model.noised(batch), ["a dog"] * 2, ["a dog"] * 2, none)
+    loss.sum().backward()
+    assert loss.shape == (2,) and recipe.searches.offsets.grad is not None and not recipe.searches.offsets.grad.any()
 
 
 def test_a_lora_beside_the_readers_learns_faster_and_is_taken_off_with_them(made):
     recipe, plain = moved(made()), made(train="cross-attention")
-    own, lora = recipe.groups()
-    assert lora["lr"] == 2 * recipe.config.learning_rate and len(plain.groups()) == 1
-    every = {id(p) for p in recipe.parameters() if p.requires_grad}
+    own, lora, attacks = recipe.groups()
+    assert lora["lr"] == 2 * recipe.config.learning_rate and len(plain.groups()) == 2
+    assert attacks["params"] == [recipe.searches.offsets] and attacks["lr"] == adversary.RATE
+    assert attacks["weight_decay"] == adversary.BOUND and "lr" not in made(optimizer="prodigy").groups()[-1]
+    every = {id(p) for p in recipe.parameters() if p.requires_grad and p is not recipe.searches.offsets}
     assert {id(p) for p in own["params"]} | {id(p) for p in lora["params"]} == every
     readers = {name for name, _ in recipe.shifts.items()}
     assert readers == {name for name, _ in plain.shifts.items()}
@@ -133,13 +156,13 @@ def test_a_lora_beside_the_readers_learns_faster_and_is_taken_off_with_them(made
 def test_esd_leads_away_from_what_the_base_knows(made):
     recipe = made(method="esd")
     _, x, targets, anchors = lesson(recipe)
-    at_first = recipe.method.loss(recipe, x, targets, anchors, {})
+    at_first = recipe.method.loss(recipe, x, targets, anchors, None)
     known, empty = (recipe.known(x, texts) for texts in (targets, [""] * 2))
     assert at_first.shape == (2,) and (at_first > 0).all()
     # with the base's own weights, and at a timestep that the way begins with, the loss is 4 |known - empty|^2
     start = replace(x, t=torch.full((2,), recipe.model.timesteps - 1), noisy=x.noise)
     known, empty = (recipe.known(start, texts) for texts in (targets, [""] * 2))
-    assert torch.allclose(recipe.method.loss(recipe, start, targets, anchors, {}), 4 * mean(known - empty), rtol=1e-3)
+    assert torch.allclose(recipe.method.loss(recipe, start, targets, anchors, None), 4 * mean(known - empty), rtol=1e-3)
 
 
 def test_what_is_to_stay_is_shown_and_targets_are_not_kept(made):

@@ -103,9 +103,9 @@ def test_several_targets_and_prompts_from_a_file(tuner, tiny_base, tmp_path, mon
         (("--target", "cat", "--anchor", "dog", "--prompts", "long.txt"), "are too many for a prompt"),
         (("--target", "cat", "--target", f"a dog and {'a red dog and ' * 40}", "--anchor", "bear"), '"a dog and'),
         (("--target", "cat", "--anchor", "dog", "--method", "esd", "--snr-gamma", 5), "--snr-gamma does nothing"),
-        (("--target", "cat", "--anchor", "dog", "--method", "model", "--attack-steps", 1), "--attack-steps does"),
+        (("--target", "cat", "--anchor", "dog", "--method", "model", "--attacks", 1), "--attacks does"),
         (("--target", "cat", "--anchor", "dog", "--train", "unet", "--rank", 4), "--rank does nothing"),
-        (("--target", "cat", "--anchor", "dog", "--train", "embedding", "--attack-steps", 1), "--attack-steps does"),
+        (("--target", "cat", "--anchor", "dog", "--train", "embedding", "--attacks", 1), "--attacks does"),
         (("--target", "cat", "--anchor", "dog", "--caption-dropout", 0.5), "--caption-dropout is for a folder"),
         (("--target", "cat", "--anchor", "dog", "--resolution", 64), "--resolution is for a folder"),
         (("--target", "cat", "--anchor", "dog", "--trigger", "sks"), "--trigger is for a folder"),
@@ -131,14 +131,14 @@ def test_wrong_requests(tuner, tiny_base, tmp_path, monkeypatch, words, told):
 def test_what_a_base_brings_along_gives_way_to_what_is_trained(tuner, tiny_base, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(tiny_base, base)
-    (base / "training.toml").write_text("[ablate]\nrank = 3\nattack_steps = 1\nregularise = 2.0\n")
-    ways = {"lora": (3, 1, 2.0), "unet": (16, 1, 2.0), "embedding": (16, 3, 2.0)}
+    (base / "training.toml").write_text("[ablate]\nrank = 3\nattacks = 1\nregularise = 2.0\n")
+    ways = {"lora": (3, 1, 2.0), "unet": (16, 1, 2.0), "embedding": (16, 2, 2.0)}
     for train, wanted in ways.items():
         words = ("--target", "teddy bear", "--anchor", "dog", "--train", train)
         done = tuner("ablate", "--base", base, *words, *FAST, "--out", tmp_path / train)
         assert done.exit_code == 0, done.stderr
         values = read_toml(tmp_path / train / "config.toml")
-        assert (values["rank"], values["attack_steps"], values["regularise"]) == wanted
+        assert (values["rank"], values["attacks"], values["regularise"]) == wanted
 
 
 def test_what_the_base_does_not_know_is_refused(tuner, tmp_path, monkeypatch):

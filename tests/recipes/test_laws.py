@@ -44,6 +44,9 @@ class Silent:
 
         return nullcontext()
 
+    def count(self, done, total, what):
+        pass
+
     def step(self, step, total):
         pass
 

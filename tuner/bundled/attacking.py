@@ -40,8 +40,8 @@ from .pages import page, table
 SUBJECTS = {"koala": "panda", "pumpkin": "apple", "owl": "penguin"}  # each with what stands in its place
 UNSEEN = 9102  # seed of the scenes that pictures are held against
 SHOWN = (
-    "asked for by name", "inversion, 1 vector, 25 steps", "inversion, 4 vectors, 50 steps", "words before the prompt",
-    "LoRA of rank 4, 25 steps",
+    "asked for by name", "3 inversions, 1 vector, 25 steps", "3 inversions, 4 vectors, 50 steps",
+    "words before the prompt", "LoRA of rank 4, 25 steps",
 )  # fmt: skip
 ACROSS = 8  # pictures of each of these
 ORACLE, KNOWS = "never knew", "knows"  # the base before the teaching, and after it
