@@ -23,7 +23,7 @@ from .models.adversary import Attacks, moved
 from .models.conditioning import Conditioning
 from .models.partway import partway
 
-WEIGHT = 2.0  # of what attacks reach: learned words of 50 steps then bring back less, and others keep as much
+WEIGHT = 2.0  # of what attacks reach: learned words then bring back less than at 1
 
 if TYPE_CHECKING:
     from .data.lessons import Lessons

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -130,7 +129,6 @@ def test_the_bar_fits_80_columns(capsys, monkeypatch):
     show = Bar(Console(force_terminal=True, width=80, no_color=True))
     with show.working("Loading"):
         show.count(16, 20, "picture")  # no bar of its own beside the line that turns
-        time.sleep(0.3)
     show.step(SimpleNamespace(step=20_000, loss=12.3456, seconds=3.6), 100_000)
     show.close()
     assert "20000/100000 loss 12.3456, 3.6 s/step, 80:00:00 left," in (told := capsys.readouterr().out)

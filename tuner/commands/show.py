@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.status import Status
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from ..training.fit import Step
 
 SMOOTHING, WINDOW = 0.95, 20  # of the loss; of the rate, in steps

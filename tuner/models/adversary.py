@@ -2,7 +2,7 @@
 
 A target whose prompts draw something else is not gone: other words may still draw it, and learned ones find it within a
 few steps, as textual inversion does (Pham et al. 2023, arXiv:2308.01508). Where training is told which states of the
-text would draw the target best (Zhang et al. 2024, arXiv:2405.15234), there are none left in the end. They are sought
+text would draw the target best (Zhang et al. 2024, arXiv:2405.15234), few are left in the end. They are sought
 in the states themselves, of which no word reaches more, and learned beside the weights, as offsets to what words say:
 what one step has found the next goes on with, so that one step of the search is enough in each.
 """
