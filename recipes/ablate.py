@@ -23,6 +23,7 @@ from tuner.data.lessons import Lessons, check_known
 from tuner.data.options import without_folder
 from tuner.data.pairs import ERASES, concepts, noted, pairs_of
 from tuner.data.source import Source
+from tuner.data.vocabulary import kin
 from tuner.erasure import METHODS, asked
 from tuner.errors import RequestError
 from tuner.models.adversary import RATE, Searches
@@ -45,6 +46,7 @@ SHIFTED = {
     "embedding": "",
     "unet": paths_of(["attention", "feed-forward", "projections", "convolutions"]),
 }
+SEARCHES = {"instance": 2, "style": 0, "memorised": 2}  # those of a style reach other styles, and take these along
 NEEDLESS = {"cross-attention": ("rank",), "unet": ("rank",), "embedding": ("rank", "attacks")}  # by --train
 
 
@@ -65,7 +67,9 @@ class AblateOptions(TrainConfig):
     retain: list[str] = Field([], description="A prompt whose pictures are to stay as they are; repeatable.")
     anchor_images: int = Field(2, ge=1, description="Pictures of each prompt, drawn by the base.")
     regularise: float = Field(1.0, ge=0, description="Weight of the loss on what is to stay.")
-    attacks: int = Field(2, ge=0, description="Searches for other words, of each target, that training withstands.")
+    attacks: int | None = Field(
+        None, ge=0, description="Searches for other words, of each target, that training withstands [2; of a style 0]."
+    )
     force: bool = Field(False, description="Go on where the base does not seem to know the target.")
 
     @model_validator(mode="before")
@@ -93,8 +97,9 @@ class Ablate(Recipe):
         self.words = [Word(it.target, tuple(teach(model, own_words(model, it.target)))) for it in spelled]
         names = [it.target for it in self.concepts]
         number = {pair.target: names.index(pair.target_words) for pair in self.pairs}
-        attacked = config.attacks and "attacks" not in self.method.unused and not self.words
-        self.searches = Searches(model, number, config.attacks) if attacked else None
+        count = SEARCHES[config.kind] if config.attacks is None else config.attacks
+        attacked = count and "attacks" not in self.method.unused and not self.words
+        self.searches = Searches(model, number, count) if attacked else None
         self.rows = torch.nn.ParameterList(rows.requires_grad_(True) for word in self.words for rows in word.vectors)
 
     @classmethod
@@ -123,7 +128,8 @@ class Ablate(Recipe):
         """Pictures that the base draws of the anchors, and for `default` of the targets and of what is to stay."""
         if not self.config.force:
             check_known(self.config, self.model, self.pairs)
-        kept = [text for text in self.config.retain if not any(it.named(text) for it in self.concepts)]
+        stays = [*self.config.retain, *kin(self.pairs, self.config.kind)]
+        kept = [text for text in stays if not any(it.named(text) for it in self.concepts)]
         self.lessons = Lessons.of(self.config, self.model, self.pairs, kept, self.method.stays)
         return self.lessons.source
 

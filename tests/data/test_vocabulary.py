@@ -3,7 +3,7 @@
 import pytest
 
 from tuner.data.pairs import concepts, pairs_of
-from tuner.data.vocabulary import ALIKE, ANY, alike, around, free
+from tuner.data.vocabulary import ALIKE, ANY, alike, around, free, kin
 from tuner.models.latent_diffusion import LatentDiffusion
 from tuner.models.tokens import whole_words
 
@@ -38,6 +38,16 @@ def test_short_words_of_a_caption_take_no_others_with_them():
     words = ["a", "apple", "of", "office", "the", "theater", "poster", "posters", "old", "olden", "rose"]
     made = pairs(("the old poster of a rose", "a rose left of a robot"), kind="memorised")
     assert free(words, made) == ["a", "apple", "of", "office", "theater", "olden", "rose"]
+
+
+def test_beside_a_style_are_others_that_have_no_word_of_it():
+    made = kin(pairs(("watercolor", "photo"), kind="style"), "style")
+    assert len(made) == 46 and not any("watercolor" in text for text in made)
+    for name in ("pencil sketch", "pixel art"):
+        assert sum(f" {name} of " in text for text in made) == 2, "names of two words, too"
+    other = kin(pairs(("pencil drawing", "photo"), kind="style"), "style")
+    assert other and not any("pencil" in text or "drawing" in text for text in other)
+    assert kin(pairs(("rocket", "airplane")), "instance") == [], "things are beyond number"
 
 
 @pytest.fixture(scope="module")

@@ -176,6 +176,14 @@ def test_what_is_to_stay_is_shown_and_targets_are_not_kept(made):
     assert solved[:2] == ["a cat", "a dog"] and len(solved) == 13 and "a dog" in made().lessons.kept
 
 
+def test_beside_a_style_the_usual_others_are_shown(made):
+    style = made(target=["watercolor"], anchor=["photo"], kind="style", retain=["a cat"])
+    others = [text for text in style.source.captions if " pixel art of " in text]
+    assert len(others) == 2 and {"a cat", *others} <= {*style.lessons.kept}
+    assert not any("watercolor" in text for text in style.lessons.kept)
+    assert style.searches is None, "what draws a style best draws others, too"
+
+
 def test_other_words_of_the_base_s_own_are_to_mean_what_they_did(made):
     """Half of what stays is their turn: on pictures of what is kept, and of anchors, where these are to stay."""
     lessons = made(retain=["a cat"]).lessons

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,12 @@ ANY, ALIKE = 256, 256  # prompts of any words, and of those that are most like t
 NEAR = 64  # words that are most like the targets
 READ = 4096  # words that are held against the targets: tokenizers have the frequent ones first
 SPAN = 8  # tokens, of the name and of what follows it
+STYLES = (
+    "pencil sketch", "charcoal drawing", "ink drawing", "line art", "oil painting", "acrylic painting", "watercolor",
+    "pastel drawing", "pixel art", "mosaic", "stained glass", "woodcut", "comic", "cartoon", "anime", "manga", "neon",
+    "graffiti", "collage", "origami", "clay sculpture", "vector illustration", "3d render", "photo",
+)  # fmt: skip
+"""What styles are usually called: names of two words, too, which no single word of a base's own stands for."""
 LETTERS = 4  # of the shortest word that is looked for inflected: not "a", "of", "the"
 
 
@@ -36,6 +43,17 @@ def around(model: LatentDiffusion, pairs: Sequence[Pair], seed: int) -> list[str
     usual = [(before, after) for before, _, after in (text.partition("{}") for text in TEMPLATES["instance"])]
     frames = usual if own == [("", "")] else own  # a caption is all there is of itself
     return [*_filled(frames, words, ANY, seed), *_filled(frames, alike(model, pairs, words), ALIKE, seed + 1)]
+
+
+def kin(pairs: Sequence[Pair], kind: str) -> list[str]:
+    """Prompts like the pairs' with others of the targets' kind in the name's place: of a style `STYLES`, twice each.
+
+    No name has a word that is a target's alone. Things are beyond number, so that there are none beside these.
+    """
+    names = [name for name in STYLES if len(free(name.split(), pairs)) == len(name.split())] if kind == "style" else []
+    places = list(dict.fromkeys((pair.before, pair.after) for pair in pairs))
+    chosen = zip(cycle(places), [*names, *names], strict=False)
+    return list(dict.fromkeys(f"{before}{name}{after}" for (before, after), name in chosen))
 
 
 def free(words: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
