@@ -27,25 +27,15 @@ from tuner.data.vocabulary import kin
 from tuner.erasure import METHODS, asked
 from tuner.errors import RequestError
 from tuner.models.adversary import RATE, Searches
+from tuner.models.changes import Changes
 from tuner.models.closed_form import solve, with_room
 from tuner.models.conditioning import Conditioning
 from tuner.models.latent_diffusion import LatentDiffusion, Noised
-from tuner.models.layers import add_lora, paths_of
-from tuner.models.shifts import shift, unadapted
-from tuner.models.words import Word, own_words, teach
+from tuner.models.shifts import unadapted
 from tuner.recipe import Recipe, TrainConfig
 from tuner.run import Run
 
-READERS = r".*attn2\.to_[kv]"  # the weights that read the text
 HOLD = 5.0  # how much more in the closed form what stays weighs than what is to change
-REST = paths_of(["attention", "feed-forward", "projections"])  # beside these, in a LoRA
-FASTER = 2.0  # than whole weights a LoRA learns
-SHIFTED = {
-    "lora": READERS,
-    "cross-attention": READERS,
-    "embedding": "",
-    "unet": paths_of(["attention", "feed-forward", "projections", "convolutions"]),
-}
 SEARCHES = {"instance": 2, "style": 0, "memorised": 2}  # those of a style reach other styles, and take these along
 NEEDLESS = {"cross-attention": ("rank",), "unet": ("rank",), "embedding": ("rank", "attacks")}  # by --train
 
@@ -79,7 +69,7 @@ class AblateOptions(TrainConfig):
 
 
 class Ablate(Recipe):
-    """Shifts of the weights that read the text and a LoRA of others, or shifts of the whole U-Net, or new words."""
+    """Weights of the U-Net, or words, that learn what an objective says."""
 
     Config = AblateOptions
     adapts, suite = True, "erase"
@@ -90,17 +80,12 @@ class Ablate(Recipe):
         self.method = METHODS[config.method]
         self.concepts = concepts(config.target, config.anchor)
         self.pairs = with_room(model, pairs_of(self.concepts, config.kind, config.prompts))
-        if config.train == "lora":
-            add_lora(model.unet, REST, config.rank, config.seed, without=READERS)
-        self.unet, self.shifts = model.unet, shift(model.unet, SHIFTED[config.train])
-        spelled = self.concepts if config.train == "embedding" else []
-        self.words = [Word(it.target, tuple(teach(model, own_words(model, it.target)))) for it in spelled]
         names = [it.target for it in self.concepts]
+        self.changes = Changes(model, config.train, config.rank, config.seed, names)
         number = {pair.target: names.index(pair.target_words) for pair in self.pairs}
         count = SEARCHES[config.kind] if config.attacks is None else config.attacks
-        attacked = count and "attacks" not in self.method.unused and not self.words
+        attacked = count and "attacks" not in self.method.unused and not self.changes.words
         self.searches = Searches(model, number, count) if attacked else None
-        self.rows = torch.nn.ParameterList(rows.requires_grad_(True) for word in self.words for rows in word.vectors)
 
     @classmethod
     def usual(cls, given: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -135,20 +120,16 @@ class Ablate(Recipe):
 
     def begin(self) -> None:
         """The solution in closed form, where the method begins with it."""
-        readers = [one for path, one in self.shifts.items() if re.fullmatch(READERS, path)]
+        readers = self.changes.readers
         if self.method.solved and readers:
             stays = self.lessons.told([*self.lessons.kept, *self.lessons.words])
             solve(readers, self.model.tokenizers[0], self.lessons.told, self.pairs, stays, HOLD)
 
     def groups(self) -> list[dict[str, Any]]:
-        """The shifts and new words; a LoRA learns faster, and what attacks them in its own way."""
-        own = [p for p in (*self.shifts.parameters(), *self.rows) if p.requires_grad]
-        known = {id(p) for p in own}
-        lora = [p for p in self.unet.parameters() if p.requires_grad and id(p) not in known]
+        """What changes, and what attacks it, which learns in its own way."""
         finds = self.config.optimizer == "prodigy"  # rates of its own
-        faster = {} if finds else {"lr": FASTER * self.config.learning_rate}
         searches = [self.searches.group(None if finds else RATE)] if self.searches else []
-        return [{"params": own}, *([{"params": lora, **faster}] if lora else []), *searches]
+        return [*self.changes.groups(None if finds else self.config.learning_rate), *searches]
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.model.noised(batch, self.config.noise_offset)
@@ -162,7 +143,7 @@ class Ablate(Recipe):
 
     def told(self, prompts: Sequence[str]) -> Conditioning:
         """Prompts as the U-Net is told them; with words that train, as they are now."""
-        return self.model.encode_prompts(list(prompts)) if self.words else self.lessons.told(prompts)
+        return self.model.encode_prompts(list(prompts)) if self.changes.words else self.lessons.told(prompts)
 
     @torch.no_grad()
     def known(self, x: Noised, prompts: Sequence[str]) -> Tensor:
@@ -173,7 +154,7 @@ class Ablate(Recipe):
     def artifact(self) -> Export:
         said = ", ".join(f"{it.target} -> {it.anchor}" for it in self.concepts)
         facts = {**self.metadata(), "description": f"takes out: {said}", ERASES: noted(self.concepts, self.config.kind)}
-        files = [Embedding.of(self.model, word, facts) for word in self.words]
+        files = [Embedding.of(self.model, word, facts) for word in self.changes.words]
         if not files:
             return Lora.from_model(self.model, facts)
         return Together({f"-{number + 1}" if number else "": one for number, one in enumerate(files)})

@@ -38,7 +38,7 @@ def moved(recipe):
     """The same with shifts that are not zero, so that model and base differ."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for _, one in recipe.shifts.items():
+        for _, one in recipe.changes.shifts.items():
             one.difference.copy_(0.05 * torch.randn(one.difference.shape, generator=generator))
     return recipe
 
@@ -74,7 +74,7 @@ def test_no_gradient_flows_through_what_teaches(made):
     _, x, targets, _ = lesson(recipe)
     loss = recipe.method.loss(recipe, x, targets, targets, None)  # both sides are the same prediction
     loss.sum().backward()
-    assert loss.max() == 0 and all(one.difference.grad.abs().max() == 0 for _, one in recipe.shifts.items())
+    assert loss.max() == 0 and all(one.difference.grad.abs().max() == 0 for _, one in recipe.changes.shifts.items())
 
 
 def test_the_default_is_taught_by_the_base(made):
@@ -115,7 +115,7 @@ def test_attacks_on_the_target_s_pictures_are_withstood(made):
         reached = mean(recipe.model.predict(x.noisy[[i]], x.t[[i]], worst) - wanted)[0]
         assert torch.allclose(more[i], 2 * reached, rtol=1e-2)
     more.sum().backward()
-    assert any(one.difference.grad.abs().max() > 0 for _, one in recipe.shifts.items())
+    assert any(one.difference.grad.abs().max() > 0 for _, one in recipe.changes.shifts.items())
     searched = recipe.searches.offsets.grad.flatten(1).norm(dim=1) > 0
     assert searched.nonzero()[:, 0].tolist() == sorted({turns[i] for i in found})
 
@@ -146,8 +146,8 @@ def test_a_lora_beside_the_readers_learns_faster_and_is_taken_off_with_them(made
     assert attacks["weight_decay"] == adversary.BOUND and "lr" not in made(optimizer="prodigy").groups()[-1]
     every = {id(p) for p in recipe.parameters() if p.requires_grad and p is not recipe.searches.offsets}
     assert {id(p) for p in own["params"]} | {id(p) for p in lora["params"]} == every
-    readers = {name for name, _ in recipe.shifts.items()}
-    assert readers == {name for name, _ in plain.shifts.items()}
+    readers = {name for name, _ in recipe.changes.shifts.items()}
+    assert readers == {name for name, _ in plain.changes.shifts.items()}
     names = {name for name, p in recipe.named_parameters() if p.requires_grad and "lora_" in name}
     assert names and not any(f"{reader}." in name for name in names for reader in readers)
     assert any("ff.net" in name for name in names) and any("attn1" in name for name in names)
@@ -216,7 +216,7 @@ def test_the_closed_form_is_the_least_squares_solution(made):
         other = torch.randn(change.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
         assert cost(change + 1e-2 * other) > least and cost(change - 1e-2 * other) > least
     recipe.begin()
-    for _, one in recipe.shifts.items():
+    for _, one in recipe.changes.shifts.items():
         assert torch.allclose(one.difference, one.base_layer.weight @ change.float(), atol=1e-5)
 
 
