@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .latent_diffusion import LatentDiffusion, Noised
 
 RATE = 0.2  # a step, of the states' root mean square: how fast offsets learn
-BOUND = 0.25  # weight decay of offsets: those that go ever further are of no words, and withstanding them harms others
+BOUND = 1.0  # weight decay of offsets: those that go far from what words say reach other things, and take these along
 PULL = 1e-2  # the length of their gradient, small beside that of the weights, as both are clipped together
 SCALE = 1024.0  # of the error: half precision holds its gradients then
 
