@@ -135,8 +135,8 @@ def of_ablation(
         "most like it; other styles of a style), all other things, and those of them that the method was not told by "
         f"name to keep: {OURS} and uce are told the prompts that the base brings (`--retain`), and beside a style the "
         "usual names of others, all its neighbours among them. KID: how much further other things are from the base's "
-        "own pictures of them at other seeds. Harmonic: the harmonic mean of target gone, gone in other ways, anchor kept, neighbours and others, "
-        "with the 95% interval of drawing the targets again; ahead: by how many points "
+        "own pictures of them at other seeds. Harmonic: the harmonic mean of target gone, gone in other ways, anchor "
+        "kept, neighbours and others, with the 95% interval of drawing the targets again; ahead: by how many points "
         f"{OURS} is ahead, target by target. "
         f"Training: of the steps alone, beside other jobs. {_settings(methods)}\n\n"
     )
