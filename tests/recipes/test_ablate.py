@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tuner.config import build
+from tuner.data import vocabulary
 from tuner.models import adversary
 from tuner.models.shifts import unadapted
 from tuner.places import place
@@ -176,7 +177,8 @@ def test_what_is_to_stay_is_shown_and_targets_are_not_kept(made):
     assert solved[:2] == ["a cat", "a dog"] and len(solved) == 13 and "a dog" in made().lessons.kept
 
 
-def test_beside_a_style_the_usual_others_are_shown(made):
+def test_beside_a_style_the_usual_others_are_shown(made, monkeypatch):
+    monkeypatch.setattr(vocabulary, "STYLES", ("watercolor", "pixel art"))  # a few pictures do
     style = made(target=["watercolor"], anchor=["photo"], kind="style", retain=["a cat"])
     others = [text for text in style.source.captions if " pixel art of " in text]
     assert len(others) == 2 and {"a cat", *others} <= {*style.lessons.kept}
