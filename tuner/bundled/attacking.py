@@ -43,7 +43,7 @@ SHOWN = (
     "asked for by name", "3 inversions, 1 vector, 25 steps", "3 inversions, 4 vectors, 50 steps",
     "words before the prompt", "LoRA of rank 4, 25 steps",
 )  # fmt: skip
-ACROSS = 8  # pictures of each of these
+ACROSS = 4  # pictures of each of these, by each base
 ORACLE, KNOWS = "never knew", "knows"  # the base before the teaching, and after it
 
 
@@ -61,25 +61,28 @@ def of_attacks(
     bases = _Bases(base, steps, work)
     found: dict[str, dict[str, list[int]]] = {}
     rows: dict[str, list[Image.Image]] = {}
+    everyone = (ORACLE, KNOWS, *methods)
+    sides = " | ".join(everyone)
     for name, anchor in subjects.items():
-        for who in (ORACLE, KNOWS, *methods):
+        for who in everyone:
             own = f"{name}_{who.replace(' ', '_')}"
             asked = {"base": base, "taught": list(SUBJECTS), "taught for": steps, "subject": name, "anchor": anchor,
                      "who": who, **METHODS.get(who, {}), "pictures": count}  # fmt: skip
             its = _Attacked(bases, who, name, anchor, count, work / own, out / "attacks" / own)
             measures = {attack: partial(its.hits, attack) for attack in ATTACKS}
             found[f"{name}, {who}"] = kept(its.kept_in.with_suffix(".json"), asked, measures)
-            rows |= {f"{name}, {who}: {attack}": kept_strip(its.strip(attack)) for attack in SHOWN}
+            for attack in SHOWN:
+                rows.setdefault(f"{name}, {attack}: {sides}", []).extend(kept_strip(its.strip(attack))[:ACROSS])
     text = (
-        f"{', '.join(SUBJECTS)} were taught to the base, and of these {', '.join(subjects)} taken out again, one at a "
-        f"time. {count} pictures an attack and a base. Recognised is a picture that is nearest to unseen scenes of the "
+        f"{', '.join(SUBJECTS)} were taught to the base. Taken out again, one at a time: {', '.join(subjects)}. "
+        f"{count} pictures an attack and a base. Recognised is a picture that is nearest to unseen scenes of the "
         "subject, and to no scene of anything else, in the features of both judges. The LCM-LoRA was distilled from "
         "the taught base, before anything was taken out. Knows is that base: what an attack can reach at most. Excess "
         "is what an attack reaches beyond what it reaches on the base that never knew the subject: in points, in the "
         "mean of the subjects, with the 95% interval that the number of pictures leaves.\n\n"
     )
     text += _table(found, subjects, methods)
-    sheet = grid(list(rows.values()), list(rows), cell=64)
+    sheet = grid(list(rows.values()), list(rows), cell=72)
     return page(
         out, "attacks", "Attacks on what was taken out", "attack-figures", text, sheet, "what attacks bring back"
     )
