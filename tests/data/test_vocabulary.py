@@ -3,7 +3,7 @@
 import pytest
 
 from tuner.data.pairs import concepts, pairs_of
-from tuner.data.vocabulary import ALIKE, ANY, alike, around, free, kin
+from tuner.data.vocabulary import ANY, EACH, LEAST, NEAR, alike, around, free, kin
 from tuner.models.latent_diffusion import LatentDiffusion
 from tuner.models.tokens import whole_words
 
@@ -68,14 +68,25 @@ def test_words_that_are_read_most_like_targets_are_found(bundled, its, kind, exp
     made = pairs(*its, kind=kind)
     words = free(whole_words(bundled.tokenizers[0]), made)
     found = alike(bundled, made, words)
-    assert len(found) == len(set(found)) <= 64 and {*found} <= {*words} and expected <= {*found[:26]}
+    assert len(found) == len(set(found)) <= NEAR and {*found} <= {*words} and expected <= {*found[:26]}
+
+
+def test_of_many_targets_each_has_words_of_its_own(bundled):
+    anchors = {"guitar": "umbrella", "banana": "lemon", "robot": "dog", "rose": "tulip", "rocket": "airplane"}
+    made = pairs(*anchors.items())
+    words = free(whole_words(bundled.tokenizers[0]), made)
+    found = {*alike(bundled, made, words)}
+    for name in anchors:
+        its = alike(bundled, [pair for pair in made if pair.target_words == name], words)
+        assert {*its[:LEAST]} <= found, name
+    assert len(around(bundled, made, seed=0)) == ANY + EACH * len(found) > ANY + EACH * NEAR
 
 
 def test_half_of_the_prompts_have_words_like_the_target(bundled):
     made = pairs(("taxi", "car"))
     words = around(bundled, made, seed=0)
     near = {*alike(bundled, made, free(whole_words(bundled.tokenizers[0]), made))}
-    assert len(words) == ANY + ALIKE and around(bundled, made, seed=0) == words != around(bundled, made, seed=1)
+    assert len(words) == ANY + EACH * NEAR and around(bundled, made, seed=0) == words != around(bundled, made, seed=1)
     names = [text.replace("photo of a ", "").split(" on a ")[0].split()[1:] for text in words if " on a red " in text]
     likeness = [{*name} <= near for name in names]
     assert all(likeness[len(names) // 2 :]) and sum(likeness[: len(names) // 2]) < len(names) / 4

@@ -17,8 +17,8 @@ from .pairs import TEMPLATES, Pair
 if TYPE_CHECKING:
     from ..models.latent_diffusion import LatentDiffusion
 
-ANY, ALIKE = 256, 256  # prompts of any words, and of those that are most like the targets
-NEAR = 64  # words that are most like the targets
+ANY, EACH = 256, 4  # prompts of any words, and of each of those that are most like the targets
+NEAR, LEAST = 64, 32  # words that are most like the targets, and how many of each target at the least
 READ = 4096  # words that are held against the targets: tokenizers have the frequent ones first
 SPAN = 8  # tokens, of the name and of what follows it
 STYLES = (
@@ -31,7 +31,7 @@ LETTERS = 4  # of the shortest word that is looked for inflected: not "a", "of",
 
 
 def around(model: LatentDiffusion, pairs: Sequence[Pair], seed: int) -> list[str]:
-    """Prompts like the pairs', with one or two other words in the name's place: half of them with words like it.
+    """Prompts like the pairs', with one or two other words in the name's place: any, and, as many or more, those like it.
 
     What an edit harms first is what the text encoder reads most like the target: `crying` beside `grumpy`, `pencil` and
     `mosaic` beside `watercolor`. None is a target's own word, nor an inflected one (`rocket`, `rockets`).
@@ -42,7 +42,8 @@ def around(model: LatentDiffusion, pairs: Sequence[Pair], seed: int) -> list[str
     own = list(dict.fromkeys((pair.before, pair.after) for pair in pairs))
     usual = [(before, after) for before, _, after in (text.partition("{}") for text in TEMPLATES["instance"])]
     frames = usual if own == [("", "")] else own  # a caption is all there is of itself
-    return [*_filled(frames, words, ANY, seed), *_filled(frames, alike(model, pairs, words), ALIKE, seed + 1)]
+    near = alike(model, pairs, words)
+    return [*_filled(frames, words, ANY, seed), *_filled(frames, near, EACH * len(near), seed + 1)]
 
 
 def kin(pairs: Sequence[Pair], kind: str) -> list[str]:
@@ -66,7 +67,7 @@ def free(words: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
 
 @torch.no_grad()
 def alike(model: LatentDiffusion, pairs: Sequence[Pair], words: Sequence[str]) -> list[str]:
-    """Of the words the `NEAR` whose prompts are read most like the targets', as many for each target.
+    """Of the words the `NEAR` whose prompts are read most like the targets', as many for each target, `LEAST` or more.
 
     Likeness is the cosine of the states of `SPAN` tokens from the name's place on, less their mean over the words.
     """
@@ -81,7 +82,7 @@ def alike(model: LatentDiffusion, pairs: Sequence[Pair], words: Sequence[str]) -
     targets, states = read(list(dict.fromkeys(pair.target_words for pair in pairs))), read(words)
     middle = states.mean(dim=0)
     near = normalize(targets - middle) @ normalize(states - middle).T
-    each = -(-NEAR // len(near))
+    each = max(LEAST, -(-NEAR // len(near)))
     rows = near.argsort(dim=1, descending=True)[:, :each].T.flatten().tolist()
     return [words[row] for row in dict.fromkeys(rows)]
 
