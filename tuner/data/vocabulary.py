@@ -31,7 +31,7 @@ LETTERS = 4  # of the shortest word that is looked for inflected: not "a", "of",
 
 
 def around(model: LatentDiffusion, pairs: Sequence[Pair], seed: int) -> list[str]:
-    """Prompts like the pairs', with one or two other words in the name's place: any, and, as many or more, those like it.
+    """Prompts like the pairs', with one or two other words in the name's place: any words, and words like it.
 
     What an edit harms first is what the text encoder reads most like the target: `crying` beside `grumpy`, `pencil` and
     `mosaic` beside `watercolor`. None is a target's own word, nor an inflected one (`rocket`, `rockets`).
