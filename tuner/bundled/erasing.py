@@ -148,7 +148,7 @@ def of_ablation(
     strips = {f"{case.target}, {label}": kept_strip(_strip(out / "ablation", case, label))
               for case in drawn for label in ("before", *methods)}  # fmt: skip
     rows = {label: pictures for label, pictures in strips.items() if pictures}
-    sheet = grid(list(rows.values()), list(rows), cell=96)
+    sheet = grid(list(rows.values()), list(rows), cell=64)
     return page(out, "ablation", "Concept ablation", "ablation-figures", text, sheet, "before and after, by method")
 
 
