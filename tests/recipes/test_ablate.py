@@ -188,8 +188,10 @@ def test_beside_a_style_the_usual_others_are_shown(made, monkeypatch):
 
 def test_other_words_of_the_base_s_own_are_to_mean_what_they_did(made):
     """Half of what stays is their turn: on pictures of what is kept, and of anchors, where these are to stay."""
-    lessons = made(retain=["a cat"]).lessons
-    assert len(lessons.words) == 512 and not any({"teddy", "bear"} & {*text.split()} for text in lessons.words)
+    recipe = made(retain=["a cat"])
+    lessons, known = recipe.lessons, vocabulary.free(vocabulary.whole_words(recipe.model.tokenizers[0]), recipe.pairs)
+    assert len(lessons.words) == vocabulary.ANY + vocabulary.EACH * min(len(known), vocabulary.NEAR)
+    assert not any({"teddy", "bear"} & {*text.split()} for text in lessons.words)
     assert sum(text.endswith(" on a white background") for text in lessons.words) > 10
     assert made(retain=["a cat"]).lessons.words == lessons.words
     kept = [lessons._lesson("a cat", turn) for turn in range(64)]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,6 +22,7 @@ from ..evaluation.statistics import share
 from ..evaluation.suites.subject import OTHERS, recognised
 from ..models.latent_diffusion import recommended
 from ..places import place
+from ..run import Run
 from ..sampling.manner import Manner
 from ..sampling.shots import Shot
 from .erasing import CASES, run_of
@@ -46,45 +46,48 @@ def stacked(base: str, fast: Path, runs: Path, count: int, out: Path, steps: int
         steps: of their trainings, in the stead of the base's own; 0 is those.
     """
     asked = {"base": base, "subject": SUBJECT, "target": TAKEN.target, "pictures": count, "steps": steps}
-    measure = partial(_measured, base, fast, runs, count, steps)
-    found = kept(out / "stacked.json", asked, {"beside": measure})["beside"]
-    return (
-        "The LCM of prompts alone beside other adapters, each at weight 1, at the same seeds. Recognised is what both "
-        "judges find nearest to the subject; seen is what any judge sees. "
-        f"{found['pictures']} pictures each.\n\n"
-    ) + table(found["head"], found["rows"])
-
-
-def _measured(base: str, fast: Path, runs: Path, count: int, steps: int) -> dict[str, Any]:
-    """The head of the table, its rows, and how many pictures each figure is of."""
-    own = recommended(base, "evaluate")
-    config = build(Config, {**own, "world": True, "base": base, "batch_size": BATCH, "steps": MANY})
-    learned, taken = lora(base, SUBJECT, runs, steps), run_of(base, TAKEN, "default", {}, runs / "ablation", steps)
-    files = {run.name: run.folder / f"{run.name}.safetensors" for run in (learned, taken)}
+    config = build(Config, {**recommended(base, "evaluate"), "world": True, "base": base, "batch_size": BATCH,
+                            "steps": MANY})  # fmt: skip
     it = _Stack(Bench("few-step", Judged("stacked", base, [(fast, 1.0)]), config, Silent()), fast)
-    rest = it.shots(config.other or OTHERS, 1)
-    others = it.drawn([], rest)
+    parts = {"learned": partial(_learned, it, runs, count, steps), "taken": partial(_taken, it, runs, count, steps)}
+    found = kept(out / "stacked.json", asked, parts)
+    head = ("beside", "", f"the base in {MANY} steps, guidance {config.guidance:g}", f"with the LCM in {it.way.steps}")
+    return (
+        "The LCM of prompts alone beside other adapters, each at weight 1, at the same seeds: about "
+        f"{count} pictures each. Recognised is what both judges find nearest to the subject; seen is what any judge "
+        "sees.\n\n"
+    ) + table(head, [*found["learned"], *found["taken"]])
+
+
+def _learned(it: _Stack, runs: Path, count: int, steps: int) -> list[list[str]]:
+    """Rows of a LoRA of a subject, and of nothing beside."""
+    own = lora(it.base, SUBJECT, runs, steps)
+    others = it.drawn([], it.shots(it.bench.config.other or OTHERS, 1))
     gallery = Gallery.open(str(place("datasets") / SUBJECT.replace(" ", "_")), "--images")
     bears = it.prompts(f"a {SUBJECT}", count)
-    rows = [[who, f"{SUBJECT} recognised", *_cells(recognised(it.bench, it.both(its, bears), gallery, others), SUBJECT)]
-            for who, its in (("nothing", []), (f"a LoRA of a {SUBJECT}", [files[learned.name]]))]  # fmt: skip
-    cats, erased = it.prompts(f"a {TAKEN.target}", count), Erased.of(_with(it.bench, files[taken.name]))
-    before, anchors = it.both([], cats), it.prompts(f"a {TAKEN.anchor}", count)
-    known = ((cats, before[0]), (anchors, it.drawn([], anchors)), (rest, others))
+    return [[who, f"{SUBJECT} recognised", *_cells(recognised(it.bench, it.both(its, bears), gallery, others), SUBJECT)]
+            for who, its in (("nothing", []), (f"a LoRA of a {SUBJECT}", [_file(own)]))]  # fmt: skip
+
+
+def _taken(it: _Stack, runs: Path, count: int, steps: int) -> list[list[str]]:
+    """Rows of an ablation, and of nothing beside."""
+    file = _file(run_of(it.base, TAKEN, "default", {}, runs / "ablation", steps))
+    cats, anchors = it.prompts(f"a {TAKEN.target}", count), it.prompts(f"a {TAKEN.anchor}", count)
+    rest, before = it.shots(it.bench.config.other or OTHERS, 1), it.both([], cats)
+    known = ((cats, before[0]), (anchors, it.drawn([], anchors)), (rest, it.drawn([], rest)))
+    erased = Erased.of(Bench(it.bench.suite, Judged("taken", it.base, [(file, 1.0)]), it.bench.config, Silent()))
     sight = Sight(it.bench, erased, *(dict(zip(shots, pictures, strict=True)) for shots, pictures in known))
-    for who, drawn in (("nothing", before), (f"{TAKEN.target} taken out", it.both([files[taken.name]], cats))):
-        rows.append([who, f"{TAKEN.target} seen", *_cells([sight.present(part, cats) for part in drawn], "seen")])
-    way = manner(fast)
-    assert way is not None
-    head = ("beside", "", f"the base in {MANY} steps, guidance {config.guidance:g}", f"with the LCM in {way.steps}")
-    return {"head": head, "rows": rows, "pictures": len(bears)}
+    return [[who, f"{TAKEN.target} seen", *_cells([sight.present(part, cats) for part in drawn], "seen")]
+            for who, drawn in (("nothing", before), (f"{TAKEN.target} taken out", it.both([file], cats)))]  # fmt: skip
 
 
 class _Stack:
     """Draws with files and with the distilled one beside them, or without."""
 
     def __init__(self, bench: Bench, fast: Path) -> None:
-        self.bench, self.fast = bench, fast
+        way = manner(fast)
+        assert way is not None
+        self.bench, self.base, self.fast, self.way = bench, bench.judged.base, fast, way
 
     def shots(self, prompts: Sequence[str], count: int) -> list[Shot]:
         return self.bench.shots(prompts, count)
@@ -96,20 +99,18 @@ class _Stack:
 
     def both(self, files: Sequence[Path], shots: Sequence[Shot]) -> list[list[Image.Image]]:
         """In many steps without the distilled file, and in few with it."""
-        way = manner(self.fast)
-        assert way is not None
-        few = [replace(shot, steps=way.steps, guidance=way.guidance) for shot in shots]
-        return [self.drawn(files, shots), self.drawn([*files, self.fast], few, way)]
+        few = [replace(shot, steps=self.way.steps, guidance=self.way.guidance) for shot in shots]
+        return [self.drawn(files, shots), self.drawn([*files, self.fast], few, self.way)]
 
     def drawn(self, files: Sequence[Path], shots: Sequence[Shot], way: Manner | None = None) -> list[Image.Image]:
-        plain = self.bench.pipe(self.bench.judged.base, way.sampler if way else "")
+        plain = self.bench.pipe(self.base, way.sampler if way else "")
         plain.scheduler.register_to_config(**(way.schedule if way else {}))
         with adapted(plain, [(file, 1.0) for file in files]) as pipe:
             return self.bench.drawn(pipe, shots, "together")
 
 
-def _with(bench: Bench, file: Path) -> Bench:
-    return Bench(bench.suite, Judged("taken", bench.judged.base, [(file, 1.0)]), bench.config, Silent())
+def _file(run: Run) -> Path:
+    return run.folder / f"{run.name}.safetensors"
 
 
 def _cells(sets: Sequence[np.ndarray], name: str) -> list[str]:
