@@ -88,6 +88,24 @@ def test_a_student_that_differs_is_held_against_many_steps(file, tuner, tiny_bas
     assert figures["KID-judge, 2 steps"]["after"]["against"] == 12  # as many new scenes
     assert (report["settings"]["sampler"], report["settings"]["guidance"]) == ("lcm", 1.0)
     assert report["settings"]["teacher"] == "dpm++, 3 steps, guidance 4"
+    asked = ("--prompt", "a dog", "--no-world", "--base", tiny_base, "--adapter", lcm, "--few", 2, "--count", 2)
+    done = tuner("evaluate", *asked, "--teacher-steps", 3, "--out", "moved", "--quiet")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(Path("moved/report.json").read_text())["figures"]
+    moved = next(one for one in found if one["name"].startswith("moved by a negative prompt"))
+    assert moved["better"] == "" and moved["about"].endswith("guidance 2; teacher's guidance 2.")
+
+
+def test_the_teacher_of_a_run_has_the_guidance_that_it_distilled(tuner, tiny_base, here):
+    done = tuner("distill-lcm", "--base", tiny_base, "--prompt", "a dog", "--steps", 2, "--batch-size", 2, "--samples",
+                 0, "--learning-rate", "1e-3", "--rank", 4, "--guidance-max", 7, "--quiet", "--out", "run")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    asked = ("evaluate", "run", "--few", 2, "--teacher-steps", 3, "--count", 2, "--no-world", "--prompt", "a dog")
+    for name, flags, scale in (("own", (), 7), ("said", ("--guidance", 3), 3)):
+        done = tuner(*asked, *flags, "--quiet", "--out", name)
+        assert done.exit_code == 0, done.stderr
+        settings = json.loads(Path(name, "report.json").read_text())["settings"]
+        assert settings["teacher"] == f"dpm++, 3 steps, guidance {scale}"
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,22 @@ def test_the_loss_is_the_papers(tiny_family, images, tmp_path, family, options):
     assert ours.shape == (6,) and torch.allclose(ours.double(), theirs, rtol=1e-3, atol=1e-7)
 
 
+def test_the_teacher_is_the_base_without_the_lora(tiny_base, images, tmp_path):
+    """A LoRA that has learned, unlike a new one, would say something else."""
+    made, run = started(tiny_base, images, tmp_path / "run")
+    run.close()
+    with torch.no_grad():
+        for seed, (name, p) in enumerate(made.named_parameters()):
+            if "lora_B" in name:
+                p.copy_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed)))
+    batch, base, student = made.source.batch(3, range(6)), LatentDiffusion.load(tiny_base), made.model
+    scales = made.scale(batch).tolist()
+    with torch.no_grad():
+        ours = made(batch).double()
+        right, wrong = (by_diffusers(one, made, batch, scales, student, student) for one in (base, student))
+    assert torch.allclose(ours, right, rtol=1e-3, atol=1e-7) and not torch.allclose(ours, wrong, rtol=0.05)
+
+
 def test_a_student_that_has_learned_is_told_the_guidance_and_agrees_with_its_average(tiny_base, images, tmp_path):
     options = {"full": True, "ema": 0.9, "guidance_min": 2.0, "guidance_max": 9.0}
     made, run = started(tiny_base, images, tmp_path / "run", **options)

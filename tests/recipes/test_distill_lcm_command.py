@@ -72,6 +72,26 @@ def test_merged_with_others_it_is_drawn_as_before(tuner, tiny_base, images, tmp_
     assert made.exit_code == 0, made.stderr
     assert manner(tmp_path / "both.safetensors") == Manner("lcm", 4, 1.0, 20)
 
+    folder = tmp_path / "baked"
+    made = tuner("merge", *files, "--into", tiny_base, "--out", folder)
+    assert made.exit_code == 0, made.stderr
+    assert made.stdout.splitlines()[-1].endswith(f"--base {folder} {FLAGS}")
+    assert tuner("generate", "a cat", "--base", folder, "--quiet", "--out", tmp_path / "drawn").exit_code == 0
+    said = Image.open(tmp_path / "drawn" / "0000.png").text["parameters"]
+    assert "Steps: 4, Sampler: LCM, CFG scale: 1," in said
+    again = tuner("merge", files[0], "--into", folder, "--out", tmp_path / "again")
+    assert again.exit_code == 0 and Manner.of_base(str(tmp_path / "again")) == Manner("lcm", 4, 1.0, 20)
+    assert again.stdout.splitlines()[-1].endswith(FLAGS)
+
+
+def test_of_more_steps_than_a_base_has_nothing_was_distilled(tuner, tiny_base, tmp_path):
+    assert tuner("distill-lcm", "--base", tiny_base, *CAT, *FAST, "--out", tmp_path / "run").exit_code == 0
+    file = Artifact.load(tmp_path / "run" / "tiny-lcm.safetensors")
+    Artifact(file.tensors, {**file.metadata, "tuner.teacher_steps": "1500"}).save(tmp_path / "other.safetensors")
+    call = ("generate", "a cat", "--base", tiny_base, "--adapter", tmp_path / "other.safetensors", "--quiet")
+    drawn = tuner(*call, "--out", tmp_path / "drawn")
+    assert drawn.exit_code == 2 and "was distilled from 1500 steps, and this base has 1000" in drawn.stderr
+
 
 def test_one_bound_of_guidance_is_both(tuner, tiny_base, tmp_path):
     for number, flags in enumerate((("--guidance-min", 7.5), ("--guidance-max", 3))):
@@ -91,12 +111,12 @@ def test_the_sampler_lcm_takes_few_steps_by_itself(tuner, tiny_base, tmp_path):
     assert "Steps: 4, Sampler: LCM, CFG scale: 1," in Image.open(tmp_path / "few" / "0000.png").text["parameters"]
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
-def test_a_whole_model_draws_in_plain_diffusers_and_hears_the_guidance(tuner, tiny_family, tmp_path, family):
+@pytest.mark.parametrize(("family", "precision"), [("sd1", "fp32"), ("sdxl", "fp32"), ("sd1", "bf16")])
+def test_a_whole_model_draws_in_plain_diffusers_and_hears_the_guidance(tuner, tiny_family, tmp_path, family, precision):
     import diffusers
 
     call = ("distill-lcm", "--base", tiny_family(family), *CAT, *WHOLE, "--full", "--learning-rate", 0.01)
-    bounds = ("--guidance-min", 2, "--guidance-max", 6, "--teacher-steps", 25)
+    bounds = ("--guidance-min", 2, "--guidance-max", 6, "--teacher-steps", 25, "--precision", precision)
     result = tuner(*call, *bounds, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
     folder = tmp_path / "run" / "pipeline"
@@ -152,6 +172,15 @@ def test_a_base_brings_prompts_for_those_who_have_nothing(tuner, tiny_base, imag
         tuner(*call, "--out", tmp_path / name)  # fails in the end, having learned nothing
         values = read_toml(tmp_path / name / "config.toml")
         assert (values["prompt"], values["learning_rate"], values["ema"]) == (prompts, pytest.approx(rate), ema)
+
+
+def test_flags_in_a_file_of_prompts_are_refused(tuner, tiny_base, tmp_path):
+    """They would change what `tuner generate` draws, and nothing here."""
+    (tmp_path / "prompts.txt").write_text("a red dog\na cat --w 96 --l 7\n")
+    call = ("distill-lcm", "--base", tiny_base, "--prompts", tmp_path / "prompts.txt", *FAST)
+    result = tuner(*call, "--out", tmp_path / "run")
+    assert result.exit_code == 2 and "prompts.txt, line 2: flags are for `tuner generate`" in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

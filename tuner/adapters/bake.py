@@ -23,6 +23,7 @@ from .naming import Target, weight_of
 
 if TYPE_CHECKING:
     from ..models.latent_diffusion import LatentDiffusion
+    from ..sampling.manner import Manner
 
 _ENCODERS = {
     ("sd1", "text_encoder"): "cond_stage_model.transformer.text_model.", ("sd2", "text_encoder"):
@@ -42,14 +43,18 @@ def bake(model: LatentDiffusion, changes: Mapping[str, Change], targets: Mapping
         weight.data = (weight.data.float() + change.delta(weight.data).to(weight.device)).to(weight.dtype)
 
 
-def write_folder(model: LatentDiffusion, out: Path, dtype: torch.dtype) -> None:
-    """Write a model as a diffusers folder. Raises RequestError where its weights do not fit the precision."""
+def write_folder(model: LatentDiffusion, out: Path, dtype: torch.dtype, manner: Manner | None = None) -> None:
+    """Write a model as a diffusers folder, which says how it wants to be drawn with.
+
+    Raises:
+        RequestError: its weights do not fit the precision.
+    """
     from ..models.architecture import save
 
     for part, network in model.networks.items():
         for name, tensor in network.state_dict().items():
             _check_fits(tensor, dtype, f"{part}.{name}")
-    save(model, out, dtype)
+    save(model, out, dtype, manner)
 
 
 def write_file(

@@ -92,13 +92,19 @@ def of_merge(sources: Sequence[Source], ground: Ground, made: Mapping[str, Any],
     """
     plain = [header.plain(source.metadata) for source in sources]
     kept = {key: value for key, value in plain[0].items() if key not in _MADE_ANEW} if len(plain) == 1 else {}
-    way = next((found for said in plain if (found := Manner.of(said))), None)
+    way = drawn_with(sources)
     joined = {key: ", ".join(_each(said.get(key, "") for said in plain)) for key in _JOINED}
     return {
         **kept, **(way.metadata() if way else {}), **facts(sources, ground),
         **{key: value for key, value in joined.items() if value},
         "title": kept.get("title", out.stem), "output_name": out.stem, **origin(sources, made),
     }  # fmt: skip
+
+
+def drawn_with(sources: Sequence[Source], into: str = "") -> Manner | None:
+    """How what is made of files, and of a base, is to be drawn with: as the first of them says that was distilled."""
+    said = (Manner.of(header.plain(source.metadata)) for source in sources)
+    return next((found for found in said if found), None) or (Manner.of_base(into) if into else None)
 
 
 def origin(sources: Sequence[Source], made: Mapping[str, Any]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from .students import cells_of, rows_of, side_by_side
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "guidance of 2 to 6": {"guidance_min": 2.0, "guidance_max": 6.0},
     "squared distance": {"loss": "l2"},
-    "4 phases": {"phases": 4, "teacher_steps": 40},
+    "4 phases of 10 steps": {"phases": 4, "teacher_steps": 40},
     "a way of 20 steps": {"teacher_steps": 20},
     "beside its own average": {"ema": 0.95},
 }
@@ -46,9 +46,14 @@ def tried(
         rows += [(name, *row) for row in kept(out / f"{slug}.json", asked, {"rows": measure})["rows"]]
     head = usual.tables[0].head[1:]
     about = (
-        "On prompts alone, with the same seeds and as many steps, each unlike the command as it is in one thing.\n\n"
+        "On prompts alone, with the same seeds and as many steps of training, each unlike the command as it is in what "
+        "it is called after; phases are drawn by DDIM.\n\n"
     )
-    return about + table(("tried", "drawn in", *head), rows)
+    told_of = [i for i, name in enumerate(head) if name != "seconds a picture"]  # these were not taken side by side
+    return about + table(
+        ("tried", "drawn in", *(head[i] for i in told_of)),
+        [(who, steps, *(cells[i] for i in told_of)) for who, steps, *cells in rows],
+    )
 
 
 def _measured(

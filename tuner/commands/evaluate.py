@@ -40,12 +40,14 @@ def command(words: list[str]) -> tuple[Command, list[str]]:
 
 
 def _preset(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the base that is judged brings along for its evaluation."""
+    """What the base that is judged brings along for its evaluation; and the guidance that a run has distilled."""
     from ..models.latent_diffusion import recommended
 
     names = given.get("run") or []
     values = read_toml(_run_folder(names[0]) / "config.toml") if len(names) == 1 else {}
-    return recommended(str(given.get("base") or values.get("base", "emoji")), "evaluate")
+    scales = [values[name] for name in ("guidance_min", "guidance_max") if name in values]
+    own = {"guidance": sum(scales) / len(scales)} if scales else {}
+    return {**recommended(str(given.get("base") or values.get("base", "emoji")), "evaluate"), **own}
 
 
 def evaluate(config: Config) -> None:

@@ -161,9 +161,9 @@ def _bake(
     from ..adapters.bake import bake, write_file, write_folder
     from ..adapters.merge import merge as merged_of
     from ..adapters.merge_file import told
-    from ..adapters.provenance import origin
+    from ..adapters.provenance import drawn_with, origin
 
-    out, source = Path(config.out), Path(config.into)
+    out, source, sources = Path(config.out), Path(config.into), [adapter.source for adapter in adapters]
     if out.suffix == ".safetensors" and not source.is_file():
         raise RequestError(
             f"--out {out}: a single file is made from a single file; --into {source} is none, so name a folder."
@@ -177,12 +177,9 @@ def _bake(
     show.close()
     with show.working(f"Writing {out}"):
         if out.suffix == ".safetensors":
-            said = {
-                f"tuner.{key}": value
-                for key, value in origin([a.source for a in adapters], told(adapters, way)).items()
-            }
+            said = {f"tuner.{key}": value for key, value in origin(sources, told(adapters, way)).items()}
             write_file(source, model.family.name, merged.changes, merged.targets, out, way.dtype, said)
         else:
             bake(model, merged.changes, merged.targets)
-            write_folder(model, out, way.dtype or torch.float32)
+            write_folder(model, out, way.dtype or torch.float32, drawn_with(sources, config.into))
     return merged, _said_of(fusion, config)

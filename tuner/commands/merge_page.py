@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ..adapters.provenance import drawn_with
 from .help import WIDEST
 from .inspect_page import size_in_words
 
@@ -82,7 +83,8 @@ def tell(config: Config, adapters: Sequence[Weighted], merged: Merged | None, wa
     what = f"{count} in {config.into}" if config.into else f"{count} merged" if merged else "The adapter as it was"
     prompt, path = first.described.trigger or "a picture", shlex.quote(str(out))
     if config.into:
-        use = [f"tuner generate {shlex.quote(prompt)} --base {path}"]
+        drawn = drawn_with([adapter.source for adapter in adapters], config.into)  # a single file cannot say it itself
+        use = [f"tuner generate {shlex.quote(prompt)} --base {path}" + (f" {drawn.flags}" if drawn else "")]
     else:
         use = lines_of_use(path, prompt, config.base or first.described.metadata.get("tuner.base", ""))
     page(out, f"{what} ({config.method})", _rows(out, adapters, merged, way, bool(config.into)), notes, use)

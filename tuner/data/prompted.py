@@ -31,9 +31,13 @@ def prompts_of(config: Any) -> list[str]:
     """The different prompts that the options name.
 
     Raises:
-        RequestError: their file cannot be read or holds none, they stand beside a folder, or there is neither.
+        RequestError: their file cannot be read, holds none or has flags, they stand beside a folder, or there is
+            neither.
     """
     lines = read_prompts(Path(config.prompts)) if config.prompts else []
+    for line in lines:
+        if line.values:
+            raise RequestError(f"{line.where}: flags are for `tuner generate`; here a line is a prompt and no more.")
     found = list(dict.fromkeys([*config.prompt, *(line.prompt for line in lines)]))
     if bool(config.images) == bool(found):
         what = "Both pictures and prompts are" if found else "There is nothing to learn from that is"

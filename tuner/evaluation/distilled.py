@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ..adapters.header import manner
-from ..models.latent_diffusion import recommended
 from ..sampling.manner import LCM_GUIDANCE, LCM_STEPS, Manner
 from .bench import Bench, need
 from .judged import Judged
@@ -44,12 +43,7 @@ def manner_of(judged: Judged) -> Manner | None:
     This is the only place that reads the sign of it: an adapter's in its header, a base's in its training.toml.
     """
     said = next((found for path, _ in judged.adapters if (found := manner(path))), None)
-    return said or _of_base(judged.base)
-
-
-def _of_base(base: str) -> Manner | None:
-    usual = {"steps": LCM_STEPS, "guidance": LCM_GUIDANCE, "teacher_steps": Manner.teacher_steps}
-    return Manner.of({**usual, **recommended(base, "generate")}) if base else None
+    return said or (Manner.of_base(judged.base) if judged.base else None)
 
 
 def sides(bench: Bench) -> tuple[Side, Side]:
@@ -66,7 +60,7 @@ def sides(bench: Bench) -> tuple[Side, Side]:
     need(judged.control is None, "A control network draws after conditions; judge it by --suite control.")
     said, few = manner_of(judged), [pair for pair in judged.adapters if manner(pair[0])]
     origin = _origin(bench)
-    need(bool(few) or origin != judged.base or (bool(judged.adapters) and not _of_base(judged.base)),
+    need(bool(few) or origin != judged.base or (bool(judged.adapters) and not Manner.of_base(judged.base)),
          "--suite few-step holds what was distilled against its teacher; name a distilled --adapter, or by --base a "
          "distilled model and by --against the base that it was distilled from.")  # fmt: skip
     left = [pair for pair in judged.adapters if pair not in few] if few or origin != judged.base else []

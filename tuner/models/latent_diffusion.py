@@ -169,10 +169,10 @@ class LatentDiffusion:
 
         What trains stays in fp32, and so do the encoders: they work once, and SDXL's autoencoder fails in fp16.
         """
-        self._computes = dtype
-        for parameter in self.unet.parameters():
-            if parameter.is_floating_point() and not parameter.requires_grad:
-                parameter.data = parameter.data.to(dtype)
+        frozen = [p for p in self.unet.parameters() if p.is_floating_point() and not p.requires_grad]
+        self._computes = dtype if frozen else None
+        for parameter in frozen:
+            parameter.data = parameter.data.to(dtype)
 
     def forget(self) -> None:
         """Let go of all weights: nothing can be computed any more."""

@@ -49,9 +49,11 @@ def schedule(scheduler: Any, steps: int, strength: float, device: torch.device) 
     Raises:
         RequestError: the sampler does not take so many steps.
     """
-    most = scheduler.config.num_train_timesteps
+    most = known = scheduler.config.num_train_timesteps
     if "original_inference_steps" in inspect.signature(scheduler.set_timesteps).parameters:
-        most = min(most, scheduler.config.original_inference_steps)  # of LCM: it takes some of its teacher's steps
+        most = scheduler.config.original_inference_steps  # of LCM: it takes some of its teacher's steps
+        if most > known:
+            raise RequestError(f"Something was distilled from {most} steps, and this base has {known}; leave it out.")
     if steps > most:
         raise RequestError(f"--steps {steps} is more than this sampler takes on this base; use at most {most}.")
     scheduler.set_timesteps(steps, device=device)

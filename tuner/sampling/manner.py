@@ -47,6 +47,14 @@ class Manner:
         fits = min(numbers) > 0 and metadata.get("sampler") in SAMPLERS
         return cls(metadata["sampler"], *numbers) if fits else None
 
+    @classmethod
+    def of_base(cls, base: str) -> Manner | None:
+        """What a base's own table says; None where the base was not distilled."""
+        from ..models.latent_diffusion import recommended
+
+        usual = {"steps": LCM_STEPS, "guidance": LCM_GUIDANCE, "teacher_steps": cls.teacher_steps}
+        return cls.of({**usual, **recommended(base, "generate")})
+
     @property
     def options(self) -> dict[str, Any]:
         """The options of `tuner generate`."""

@@ -25,7 +25,7 @@ from ..statistics import Figure, mean, share
 from .prompts import prompts_of
 
 TEACHER = "Before is the teacher in {}."
-BETTER: dict[str, Direction] = {"KID": "lower", "seconds a picture": "lower", "diversity": ""}
+BETTER: dict[str, Direction] = {"KID": "lower", "seconds a picture": "lower", "diversity": "", "moved": ""}
 TOLD = {
     "KID": "Distance of the set from real pictures (MMD); equal sets are near 0.",
     "precision": "Share of the pictures that look like one of the teacher's, drawn at other seeds.",
@@ -131,15 +131,17 @@ def _lines(row: Row, full: Row, ours: Sequence[Figure], theirs: Sequence[Figure]
 
 
 def _of_negatives(bench: Bench, usual: Way, denied: Sequence[Negated]) -> Iterator[Line]:
-    """The student with a little guidance, after, against its teacher as it is drawn with, before."""
-    teacher = next((one for one in denied if one.way.side.name != usual.side.name), None)
-    student = next((one for one in reversed(denied) if one.way.side.name == usual.side.name), None)
+    """The student with a little guidance, after, against its teacher with as little, before."""
+    last = {one.way.side.name: one for one in denied}  # of each: with a little guidance, where it can be had
+    student = last.pop(usual.side.name, None)
+    teacher = next(iter(last.values()), None)
     if teacher is None or student is None:
         return
-    end = f"Student in {told(usual.steps)}, guidance {student.way.side.guidance:g}."
+    scales = [f"{one.way.side.guidance:g}" for one in (student, teacher)]
+    end = f"Student in {told(usual.steps)}, guidance {scales[0]}; teacher's guidance {scales[1]}."
     pairs = zip(*(one.figures(bench.network.name) for one in (student, teacher)), strict=True)
     for after, before in pairs:
-        yield Line(after, before, difference(before, after), "higher", f"{_about(after.name)} {end}")
+        yield Line(after, before, difference(before, after), _better(after.name), f"{_about(after.name)} {end}")
 
 
 def _about(name: str) -> str:

@@ -45,7 +45,7 @@ def prompts_of(bench: Bench) -> list[Prompt]:
     told = [replace(one, text=one.text.replace("{}", name)) for one in given if name or "{}" not in one.text]
     found = told or [Prompt(text) for text in c.other]
     need(bool(found or not given), "Nothing says what {} stands for in the prompts; say so by --subject TEXT.")
-    need(bool(found), "--suite prompts needs prompts; name a file by --prompts, or give one by --prompt.")
+    need(bool(found), f"--suite {bench.suite} needs prompts; name a file by --prompts, or give one by --prompt.")
     return found
 
 
