@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -11,12 +12,12 @@ from typing import Any
 from PIL import Image
 
 from ..evaluation.few import told
-from ..evaluation.report import Report
+from ..evaluation.report import Stored, load, save
 from ..evaluation.request import Config
 from ..evaluation.results import results
 from ..evaluation.sheet import PAPER, grid
 from ..evaluation.statistics import Figure
-from ..evaluation.suites.few_step import held_against
+from ..evaluation.suites.few_step import Held, held_against
 from ..models.latent_diffusion import recommended
 from ..run import Run
 from .charts import Chart, charts
@@ -54,8 +55,8 @@ def of_few_steps(base: str, scenes: int, count: int, out: Path, work: Path, runs
     made = {name: trained(COMMAND, base, places[name], values, steps) for name, values in asked.items()}
     config = judging(base, count)
     files = {name: results(run.folder, run.name).adapters[0] for name, run in made.items()}
-    held = held_against(bench_of(base, *next(iter(files.items())), config))
-    reports = side_by_side(base, files, config, held)
+    held = cache(lambda: held_against(bench_of(base, *next(iter(files.items())), config)))
+    reports = {name: _report(base, run, files[name], config, held) for name, run in made.items()}
     sheet = _stacked([charts(_curves(reports), f"the base in {told(TEACHER)}"), _pictures(reports)])
     text = _text(base, reports, config) + "\n## What it cost\n\n" + _costs(made, took)
     text += "\n## What else was tried\n\n"
@@ -79,10 +80,23 @@ def _seconds(base: str, folder: Path, values: Mapping[str, Any], steps: int, out
     return kept(out / f"{folder.name}.json", asked, {"seconds": whole})["seconds"]
 
 
+def _report(base: str, run: Run, file: Path, config: Config, held: Callable[[], Held]) -> Stored:
+    """How a student is judged: as the folder of its run says, where it has been judged so before."""
+    folder = run.folder / "report"
+
+    def measure() -> list[str]:
+        report = side_by_side(base, {run.name: file}, config, held())[run.name]
+        return [str(save(report, folder).name)]
+
+    asked = {"base": base, "prompts": config.other, "count": config.count, "few": config.few}
+    kept(folder / "asked.json", asked, {"report": measure})
+    return load(folder)
+
+
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 
-def _text(base: str, reports: Mapping[str, Report], config: Config) -> str:
+def _text(base: str, reports: Mapping[str, Stored], config: Config) -> str:
     """What was measured, as Markdown."""
     first = next(iter(reports.values()))
     rows = [
@@ -125,7 +139,7 @@ def _costs(made: Mapping[str, Run], took: Mapping[str, float | None]) -> str:
     return table(("distilled on", "steps", "learning rate", "of the steps", "all of it", "file"), rows)
 
 
-def _curves(reports: Mapping[str, Report]) -> list[Chart]:
+def _curves(reports: Mapping[str, Stored]) -> list[Chart]:
     """A chart for each of some figures: a curve for each student and for the base, which in many steps is the level."""
     first = next(iter(reports.values()))
     found = []
@@ -138,7 +152,7 @@ def _curves(reports: Mapping[str, Report]) -> list[Chart]:
     return found
 
 
-def _curve(report: Report, who: str, column: int) -> dict[int, Figure]:
+def _curve(report: Stored, who: str, column: int) -> dict[int, Figure]:
     found = {}
     for name, cells in rows_of(report):
         figure = cells[column]
@@ -147,14 +161,15 @@ def _curve(report: Report, who: str, column: int) -> dict[int, Figure]:
     return found
 
 
-def _pictures(reports: Mapping[str, Report]) -> Image.Image:
+def _pictures(reports: Mapping[str, Stored]) -> Image.Image:
     """Rows of pictures, the same prompts and seeds in each."""
     rows: dict[str, list[Image.Image]] = {}
     for name, report in reports.items():
         shown = report.grids[0]
         for place, column in enumerate(shown.columns):
             who = f"LCM of {name}" if column.startswith("student") else "the base"
-            rows[f"{who}, {column.partition(', ')[2]}"] = [pictures[place] for _, pictures in shown.rows][:SHOWN]
+            found = [report.picture(row.pictures[place]) for row in shown.rows[:SHOWN]]
+            rows[f"{who}, {column.partition(', ')[2]}"] = [picture for picture in found if picture is not None]
     last = rows.pop(f"the base, {told(TEACHER)}")
     rows[f"the base, {told(TEACHER)}"] = last
     return grid(list(rows.values()), list(rows), cell=84)

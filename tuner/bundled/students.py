@@ -8,7 +8,7 @@ from pathlib import Path
 from ..commands.show import Silent
 from ..config import build
 from ..evaluation.bench import Bench, Judged
-from ..evaluation.report import Report
+from ..evaluation.report import Report, Stored
 from ..evaluation.request import Config
 from ..evaluation.statistics import Figure
 from ..evaluation.suites.few_step import Held, evaluate, held_against
@@ -48,7 +48,7 @@ def side_by_side(base: str, files: Mapping[str, Path], config: Config, held: Hel
     return {name: evaluate(bench, held) for name, bench in benches.items()}
 
 
-def rows_of(report: Report, place: int = 0) -> list[tuple[str, list[str | Figure]]]:
+def rows_of(report: Report | Stored, place: int = 0) -> list[tuple[str, list[str | Figure]]]:
     """The rows of one of the tables of a report."""
     return [(str(name), list(cells)) for name, *cells in report.tables[place].rows]
 

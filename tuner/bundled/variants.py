@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..evaluation.few import told
-from ..evaluation.report import Report
+from ..evaluation.report import Report, Stored
 from ..evaluation.request import Config
 from ..evaluation.results import results
 from ..evaluation.suites.few_step import Held
@@ -28,8 +28,9 @@ STEPS = (2, 4)  # in which they are judged
 
 
 def tried(
-    base: str, usual: Report, words: Sequence[str], held: Held, config: Config, out: Path, work: Path, steps: int = 0
-) -> str:
+    base: str, usual: Stored, words: Sequence[str], held: Callable[[], Held], config: Config, out: Path, work: Path,
+    steps: int = 0,
+) -> str:  # fmt: skip
     """A table of all of them, beside the usual one; Markdown. What `out` holds is not measured again.
 
     Args:
@@ -57,14 +58,14 @@ def tried(
 
 
 def _measured(
-    base: str, folder: Path, values: Mapping[str, Any], few: Config, held: Held, steps: int
+    base: str, folder: Path, values: Mapping[str, Any], few: Config, held: Callable[[], Held], steps: int
 ) -> list[list[str]]:
     run = trained("distill-lcm", base, folder, values, steps)
-    report = side_by_side(base, {run.name: results(run.folder, run.name).adapters[0]}, few, held)[run.name]
+    report = side_by_side(base, {run.name: results(run.folder, run.name).adapters[0]}, few, held())[run.name]
     return _rows(report)
 
 
-def _rows(report: Report) -> list[list[str]]:
+def _rows(report: Report | Stored) -> list[list[str]]:
     """Of a student, in so many steps."""
     known = {who: cells_of(cells) for who, cells in rows_of(report) if who.startswith("student")}
     return [[told(n), *known[f"student, {told(n)}"]] for n in STEPS]
