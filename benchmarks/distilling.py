@@ -12,8 +12,9 @@ from 0), and with what the script has by itself, in a process each, on one threa
 bfloat16 wherever it runs, which a CPU without such units does slowly; "in fp32" is the script with that switched off.
 First short runs in turns, for the seconds between two optimizer steps (medians, the first ten left out) and the
 process's peak memory; then the whole training, once each, whose LoRAs are judged by the suite few-step at the same
-seeds. Between its steps the script encodes its pictures as well, which tuner does once, before the first: so the whole
-run, with nothing in its cache, is told beside the steps. Files of other sizes than ours, with our settings, end it.
+seeds. The script encodes its pictures between its steps, tuner all of them once, before the first, with nothing in its
+cache: what each takes up to the end of the first step is told beside. Files of other sizes than ours, with our settings,
+end it.
 """
 
 import argparse
@@ -148,7 +149,7 @@ def stand_in() -> None:
 
 
 def measured(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Do a task in this process: its file, seconds a step, MiB, seconds of the whole."""
+    """Do a task in this process: its file, seconds a step, MiB, seconds up to the first step's end."""
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -158,10 +159,9 @@ def measured(task: Mapping[str, Any]) -> dict[str, Any]:
     run: Callable[[Mapping[str, Any]], Path] = tuner if task["way"] == OURS else diffusers
     start = time.perf_counter()
     file = run(task)
-    whole = time.perf_counter() - start
     steps = [end - start for start, end in itertools.pairwise(ends)][WARM:]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"file": str(file), "seconds": median(steps), "memory": memory, "whole": whole}
+    return {"file": str(file), "seconds": median(steps), "memory": memory, "before": ends[0] - start}
 
 
 def done(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def tasks(asked: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
 
 def costs(ways: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace, folder: Path) -> Iterator[list[str]]:
     """The rows of the table of time and memory."""
-    yield ["", "steps a second, by the script's in fp32", "seconds a step", "memory, MiB"]
+    yield ["", "steps a second, by the script's in fp32", "seconds a step", "seconds up to the first", "memory, MiB"]
     own = [way for way in ways if way != PLAIN]
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in own}
     for number in range(asked.rounds):
@@ -221,8 +221,8 @@ def costs(ways: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace, fold
     for way, runs in found.items():
         pairs = zip(found.get(SAME, runs), runs, strict=True)
         ratio = median(peer["seconds"] / mine["seconds"] for peer, mine in pairs)
-        middle = {key: median(run[key] for run in runs) for key in ("seconds", "memory")}
-        yield [way, f"{ratio:.2f}", f"{middle['seconds']:.3f}", f"{middle['memory']:,.0f}"]
+        middle = {key: median(run[key] for run in runs) for key in ("seconds", "before", "memory")}
+        yield [way, f"{ratio:.2f}", f"{middle['seconds']:.3f}", f"{middle['before']:.0f}", f"{middle['memory']:,.0f}"]
 
 
 def trained(file: Path) -> int:
@@ -240,9 +240,8 @@ def quality(ways: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace, fo
     from tuner.models.latent_diffusion import recommended
 
     steps = asked.steps or recommended(asked.base, "distill-lcm").get("steps", 1000)
-    runs = {way: done({**task, "steps": steps, "out": str(folder / f"whole-{number}")})
-            for number, (way, task) in enumerate(ways.items())}  # fmt: skip
-    files = {way: Path(run["file"]) for way, run in runs.items()}
+    files = {way: Path(done({**task, "steps": steps, "out": str(folder / f"whole-{number}")})["file"])
+             for number, (way, task) in enumerate(ways.items())}  # fmt: skip
     sizes = {way: trained(file) for way, file in files.items() if way != PLAIN}
     if len({*sizes.values()}) > 1:
         sys.exit(f"The ways do not train as many weights: {sizes}")
@@ -250,14 +249,13 @@ def quality(ways: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace, fo
     reports = side_by_side(asked.base, files, config)
     head = next(iter(reports.values())).tables[0].head
     columns = [head.index(name) for name in COLUMNS if name in head]
-    yield [f"{steps} steps", *(head[i] for i in columns), "the whole run"]
+    yield [f"{steps} steps", *(head[i] for i in columns)]
     for number, (way, report) in enumerate(reports.items()):
         for row in report.tables[0].rows:
             name = str(row[0])
             if name.startswith("student") or (not number and "teacher" in name):
                 who = way if name.startswith("student") else "the base"
-                whole = f"{runs[way]['whole']:.0f} s" if who == way else ""
-                yield [f"{who}, {name.partition(', ')[2]}", *(str(cell(row[i])) for i in columns), whole]  # type: ignore[arg-type]
+                yield [f"{who}, {name.partition(', ')[2]}", *(str(cell(row[i])) for i in columns)]  # type: ignore[arg-type]
 
 
 def main() -> None:
