@@ -13,8 +13,8 @@ bfloat16 wherever it runs, which a CPU without such units does slowly; "in fp32"
 First short runs in turns, for the seconds between two optimizer steps (medians, the first ten left out) and the
 process's peak memory; then the whole training, once each, whose LoRAs are judged by the suite few-step at the same
 seeds. The script encodes its pictures between its steps, tuner all of them once, before the first, with nothing in its
-cache: what each takes up to the end of the first step is told beside. Files of other sizes than ours, with our settings,
-end it.
+cache: what each takes up to the end of the first step is told beside. Files of other sizes than ours, with our
+settings, end it.
 """
 
 import argparse
