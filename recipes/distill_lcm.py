@@ -3,8 +3,8 @@
 Latent consistency distillation (Luo et al. 2023, arXiv:2310.04378, algorithm 1): from anywhere on the way from noise to
 a picture the student learns to say where the way ends, by agreeing with itself one step of the guided base further on.
 With a LoRA (Luo et al. 2023, arXiv:2311.05556) the teacher is the base with its LoRA off. The whole U-Net (`--full`)
-has a frozen copy for a teacher, and is told the scale of guidance. With `--ema` the student agrees with the average of
-its weights. With `--phases` the way is cut into parts that lead each to an end of its own (Wang et al. 2024,
+has a frozen copy for a teacher, and is told the scale of guidance. The student agrees with the average of its weights
+(`--ema`), a LoRA's too. With `--phases` the way is cut into parts that lead each to an end of its own (Wang et al. 2024,
 arXiv:2405.18407), and the student draws in so many steps, without noise in between. It learns from a folder of
 pictures, or from prompts alone: the base draws them.
 """
@@ -56,6 +56,7 @@ class DistillLcmOptions(PromptOptions, TrainConfig):
     phases: int = Field(1, ge=1, description="Parts that the way is cut into; they divide the teacher's steps.")
     loss: Literal["huber", "l2"] = Field("huber", description="How far apart two ends are.")
     steps: int = common(1000, "Optimizer steps.", ge=0)
+    ema: float = Field(0.95, ge=0, lt=1, description="Decay of the average that it agrees with, which is exported.")
 
 
 class DistillLcm(Recipe):
@@ -94,7 +95,7 @@ class DistillLcm(Recipe):
         kept = {name: value for name, value in defaults.items() if name not in (*pictures, *lora)}
         if given.get("full"):
             rate = kept.get("learning_rate", cls.Config.model_fields["learning_rate"].default)
-            return {**kept, "learning_rate": rate / SLOWER, "ema": 0.95, "guidance_min": 2.0, "guidance_max": 8.0}
+            return {**kept, "learning_rate": rate / SLOWER, "guidance_min": 2.0, "guidance_max": 8.0}
         named = [given[name] for name in ("guidance_min", "guidance_max") if name in given]
         return {**kept, **({"guidance_min": named[0], "guidance_max": named[0]} if len(named) == 1 else {})}
 

@@ -18,11 +18,11 @@ from .pages import table
 from .students import cells_of, rows_of, side_by_side
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "guidance of 2 to 6": {"guidance_min": 2.0, "guidance_max": 6.0},
+    "guidance of 4": {"guidance_min": 4.0, "guidance_max": 4.0},
+    "guidance of 2 to 4": {"guidance_min": 2.0, "guidance_max": 4.0},
+    "without an average": {"ema": 0.0},
     "squared distance": {"loss": "l2"},
     "4 phases of 10 steps": {"phases": 4, "teacher_steps": 40},
-    "a way of 20 steps": {"teacher_steps": 20},
-    "beside its own average": {"ema": 0.95},
 }
 STEPS = (2, 4)  # in which they are judged
 
