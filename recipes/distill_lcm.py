@@ -4,7 +4,7 @@ Latent consistency distillation (Luo et al. 2023, arXiv:2310.04378, algorithm 1)
 a picture the student learns to say where the way ends, by agreeing with itself one step of the guided base further on.
 With a LoRA (Luo et al. 2023, arXiv:2311.05556) the teacher is the base with its LoRA off. The whole U-Net (`--full`)
 has a frozen copy for a teacher, and is told the scale of guidance. The student agrees with the average of its weights
-(`--ema`), a LoRA's too. With `--phases` the way is cut into parts that lead each to an end of its own (Wang et al. 2024,
+(`--ema`). With `--phases` the way is cut into parts that lead each to an end of its own (Wang et al. 2024,
 arXiv:2405.18407), and the student draws in so many steps, without noise in between. It learns from a folder of
 pictures, or from prompts alone: the base draws them.
 """
