@@ -122,8 +122,9 @@ class Ablate(Recipe):
         """The solution in closed form, where the method begins with it."""
         readers = self.changes.readers
         if self.method.solved and readers:
-            stays = self.lessons.told([*self.lessons.kept, *self.lessons.words])
-            solve(readers, self.model.tokenizers[0], self.lessons.told, self.pairs, stays, HOLD)
+            anchors = [] if self.method.stays else [*dict.fromkeys(pair.anchor for pair in self.pairs)]
+            kept = [self.lessons.told(its) for its in ([*self.lessons.kept, *self.lessons.words], anchors) if its]
+            solve(readers, self.model.tokenizers[0], self.lessons.told, self.pairs, kept, HOLD)
 
     def groups(self) -> list[dict[str, Any]]:
         """What changes, and what attacks it, which learns in its own way."""

@@ -107,12 +107,11 @@ class Lessons:
         """Pictures of the anchors, `config.anchor_images` of each; a single one where no step learns on them.
 
         Args:
-            kept: prompts whose pictures are to stay; without any, or where nothing else holds these, the anchors', too.
+            kept: prompts whose pictures are to stay; without any, where such are learned on, the anchors'.
             stays: whether pictures of the targets, of the anchors for their own sake, and one of each prompt that is to
                 stay, are learned on, and whether all other words are to mean what they did.
         """
-        anchors = [pair.anchor for pair in pairs]
-        kept = list(dict.fromkeys([*kept, *([] if stays else anchors)])) or anchors
+        kept = list(dict.fromkeys(kept)) or ([pair.anchor for pair in pairs] if stays else [])
         own = lessons(pairs, stays)
         more = [text for text in kept if stays and text not in own]
         source = drawn(config, model, *((list(own), config.anchor_images) if config.steps else (list(own)[:1], 1)))

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def solve(
-    readers: Sequence[Shift], tokenizer: CLIPTokenizer, told: Encoded, pairs: Sequence[Pair], kept: Conditioning,
-    hold: float = 1.0,
+    readers: Sequence[Shift], tokenizer: CLIPTokenizer, told: Encoded, pairs: Sequence[Pair],
+    kept: Sequence[Conditioning], hold: float = 1.0,
 ) -> None:  # fmt: skip
     """Set the shifts of layers that read the text, so that targets' states act as anchors' and those of `kept` stay."""
-    change = remapped(*aligned(tokenizer, told, pairs), kept.hidden.flatten(0, 1), hold=hold)
+    change = remapped(*aligned(tokenizer, told, pairs), [one.hidden.flatten(0, 1) for one in kept], hold=hold)
     for one in readers:
         one.difference.copy_(one.weight().float() @ change)
 
@@ -80,16 +80,21 @@ def _lengths(tokenizer: CLIPTokenizer, pair: Pair) -> list[int]:
     return [len(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
 
 
-def remapped(targets: Tensor, anchors: Tensor, kept: Tensor, ridge: float = 1e-3, hold: float = 1.0) -> Tensor:
+def remapped(
+    targets: Tensor, anchors: Tensor, kept: Sequence[Tensor], ridge: float = 1e-3, hold: float = 1.0
+) -> Tensor:
     """The map M (D, D) by which weights W become W + W M: targets' states act as the anchors' do, others as before.
 
     Unified concept editing (Gandikota et al. 2024, arXiv:2308.14761, eq. 7) with W taken out of the sum: the same map
-    serves every layer. Least squares of |M c - (a - c)|^2 over targets c and anchors a, of hold |M k|^2 over kept
-    states k, and of ridge |M|^2.
+    serves every layer. Least squares of the mean |M c - (a - c)|^2 over targets c and anchors a, of hold times the mean
+    |M k|^2 over the states k of each set that is kept, and of ridge |M|^2. A small set, the prompts of one anchor, then
+    counts as much as a large one.
 
     Args:
-        targets, anchors: (N, D). kept: (K, D).
+        targets, anchors: (N, D). kept: sets of states, (K, D) each.
     """
-    c, a, k = (rows.double() for rows in (targets, anchors, kept))
-    gram = c.T @ c / len(c) + hold * k.T @ k / max(1, len(k)) + ridge * torch.eye(c.shape[1]).to(c)
+    c, a = targets.double(), anchors.double()
+    gram = c.T @ c / len(c) + ridge * torch.eye(c.shape[1]).to(c)
+    for k in (rows.double() for rows in kept):
+        gram += hold * k.T @ k / len(k)
     return torch.linalg.solve(gram, c.T @ (a - c) / len(c)).T.float()
