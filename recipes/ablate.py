@@ -92,7 +92,7 @@ class Ablate(Recipe):
         """What the base brings along, but for what the method, and what is trained, have no use for."""
         method = asked({**defaults, **given})
         train = given.get("train", defaults.get("train", method.train))
-        return {k: value for k, value in defaults.items() if k not in (*method.unused, *NEEDLESS.get(train, ()))}
+        return {k: value for k, value in defaults.items() if k not in (*method.unused, *NEEDLESS.get(str(train), ()))}
 
     @classmethod
     def check(cls, config: AblateOptions) -> None:

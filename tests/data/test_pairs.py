@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuner.data.pairs import concepts, pairs_of
+from tuner.data.pairs import Concept, concepts, pairs_of
 from tuner.errors import RequestError
 
 
@@ -32,3 +32,10 @@ def test_no_target_is_taught_to_stay_by_the_prompt_of_another_s_anchor(tmp_path)
 def test_an_anchor_whose_own_name_has_the_target_in_it_is_taken():
     made = pairs_of(concepts(["cat"], ["cat plushie"]), "instance")
     assert (made[0].target, made[0].anchor) == ("a cat", "a cat plushie")
+
+
+def test_the_longer_of_two_names_is_what_a_line_names():
+    """Else `a red car` would name a car, and its anchor be a red red car."""
+    for concept in (Concept("car", "red car"), Concept("red car", "car")):
+        pair = concept.pair("a red car on a road")
+        assert (pair.target, pair.anchor) == (f"a {concept.target} on a road", f"a {concept.anchor} on a road")

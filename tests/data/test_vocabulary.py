@@ -34,6 +34,11 @@ def test_a_targets_own_words_are_not_kept_however_they_are_inflected():
     ]
 
 
+def test_of_short_words_plurals_go_along():
+    words = ["owl", "owls", "owlet", "bus", "buses", "bush", "dog"]
+    assert free(words, pairs(("owl", "dog"), ("bus", "dog"))) == ["owlet", "bush", "dog"]
+
+
 def test_short_words_of_a_caption_take_no_others_with_them():
     words = ["a", "apple", "of", "office", "the", "theater", "poster", "posters", "old", "olden", "rose"]
     made = pairs(("the old poster of a rose", "a rose left of a robot"), kind="memorised")

@@ -6,17 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.adapters.drawn import adapter, saved
 from tuner.bundled import world
 from tuner.commands.show import Silent
 from tuner.config import build
-from tuner.data.pairs import Concept
+from tuner.data.pairs import Concept, noted
+from tuner.errors import RequestError
 from tuner.evaluation.bench import Bench, Judged
 from tuner.evaluation.erased import Erased, Sight
 from tuner.evaluation.panel import Panel
 from tuner.evaluation.prompts import Prompt
 from tuner.evaluation.request import Config
 from tuner.evaluation.suites.erase import LIKE, NEAR, _fitting, _nearest
-from tuner.models.latent_diffusion import recommended
+from tuner.models.latent_diffusion import LatentDiffusion, recommended
 from tuner.sampling.shots import Shot
 
 FAST = ("--count", 1, "--steps", 2, "--quiet")
@@ -61,6 +63,16 @@ def test_styles_are_looked_for_as_styles(panel):
         looked.instead(shown, ELSE[: len(shown)]).tolist() == [False, False, True, True]
         and looked.chance(shown) is None
     )
+
+
+def test_a_style_that_judges_do_not_know_is_not_the_plain_one(panel):
+    """Else what is gone would be seen in every picture without it."""
+    style = next(name for name in panel.trusted("style") if name != "plain")
+    erased = Erased([Concept("sketch", "photo")], "style")  # the style of its pictures, by another name
+    looked = sight(panel, erased, scenes("dog", style=style), scenes("dog"), scenes("rose"))
+    assert looked.names == {"target": {}, "anchor": {"photo": "plain"}}
+    shown = [*scenes("dog", 2, style), *scenes("dog", 2)]
+    assert looked.present(shown, ELSE[: len(shown)]).tolist() == [True, True, False, False]
 
 
 def test_without_judges_who_know_it_the_nearest_picture_tells(panel):
@@ -208,6 +220,39 @@ def test_given_prompts_have_a_place_or_name_the_target(text, target, anchor):
     erased = Erased([Concept("teddy bear", "dog")], "instance")
     given = [Prompt(text), Prompt("a cat on blue")]
     assert [[it.text for it in erased.prompts(given, side)] for side in ("target", "anchor")] == [[target], [anchor]]
+
+
+def test_what_several_files_take_out_is_judged_together(tuner, tiny_base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = LatentDiffusion.load(tiny_base)
+
+    def file(name, **facts):
+        return saved(adapter(base, len(name), where=r"unet\..*attn2.*to_v", **facts), Path(f"{name}.safetensors"))
+
+    def judged(*files):
+        return Erased.of(
+            Bench("erase", Judged("it", tiny_base, [(one, 1.0) for one in files]), build(Config, {}), Silent())
+        )
+
+    taxi, pizza = Concept("taxi", "car"), Concept("pizza", "hamburger")
+    files = [file(it.target, erases=noted([it], "instance")) for it in (taxi, pizza)]
+    assert judged(*files) == Erased([taxi, pizza], "instance") and judged(files[0]) == Erased([taxi], "instance")
+    assert tuner("merge", *files, "--out", "both.safetensors").exit_code == 0
+    assert judged(Path("both.safetensors")) == Erased([taxi, pizza], "instance")
+    neon = file("neon", erases=noted([Concept("neon", "photo")], "style"))
+    with pytest.raises(RequestError, match="these files take out instance and style"):
+        judged(*files, neon)
+    assert tuner("merge", files[0], neon, "--out", "kinds.safetensors").exit_code == 0
+    for odd in ("{", "[]", '{"kind": "object", "concepts": [["a", "b"]]}', '{"kind": "style", "concepts": []}'):
+        with pytest.raises(RequestError, match="does not say what it takes out"):
+            judged(file("odd", erases=odd))
+
+
+def test_prompts_that_name_no_target_ask_for_it_in_other_words():
+    erased = Erased([Concept("teddy bear", "dog")], "instance")
+    given = [Prompt("a plush grizzly"), Prompt("a {} at noon"), Prompt("a Teddy Bear")]
+    assert [it.text for it in erased.aside(given)][len(erased.aside()) :] == ["a plush grizzly"]
+    assert [it.text for it in erased.prompts(given)] == ["a teddy bear at noon", "a teddy bear"]
 
 
 def test_prompts_that_name_no_target_leave_the_usual_ones():

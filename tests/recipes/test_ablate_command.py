@@ -114,6 +114,7 @@ def test_several_targets_and_prompts_from_a_file(tuner, tiny_base, tmp_path, mon
         (("--target", "cat", "--anchor", "dog", "--method", "esd", "--regularise", 2), "--regularise does nothing"),
         (("--target", "cat", "--anchor", "dog", "--method", "uce", "--train", "embedding"), "leave out --train"),
         (("--target", "cat", "--anchor", "dog", "--config", "list.toml"), "method"),
+        (("--target", "cat", "--anchor", "dog", "--config", "several.toml"), "train"),
         (("--target", "cat", "--anchor", "dog", "--train", "embedding"), "has the word cat already"),
     ],
 )
@@ -123,6 +124,7 @@ def test_wrong_requests(tuner, tiny_base, tmp_path, monkeypatch, words, told):
     Path("twice.txt").write_text("a photo of a {} and a {}\n")
     Path("long.txt").write_text(f"{'a red dog and ' * 40} a {{}}\n")
     Path("list.toml").write_text('method = ["model"]\n')
+    Path("several.toml").write_text('train = ["lora"]\n')
     done = tuner("ablate", "--base", tiny_base, *words, *FAST)
     assert done.exit_code == 2 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert not Path("runs").exists()

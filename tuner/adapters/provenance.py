@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..data.pairs import ERASES, noted, read
 from ..errors import RequestError
 from ..models.family import FAMILIES
 from ..sampling.manner import Manner
@@ -96,9 +97,19 @@ def of_merge(sources: Sequence[Source], ground: Ground, made: Mapping[str, Any],
     joined = {key: ", ".join(_each(said.get(key, "") for said in plain)) for key in _JOINED}
     return {
         **kept, **(way.metadata() if way else {}), **facts(sources, ground),
-        **{key: value for key, value in joined.items() if value},
+        **{key: value for key, value in joined.items() if value}, **_erased(plain),
         "title": kept.get("title", out.stem), "output_name": out.stem, **origin(sources, made),
     }  # fmt: skip
+
+
+def _erased(plain: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """What files take out, all together; nothing where that is of several kinds, or none says it."""
+    try:
+        found = [read(note) for said in plain if (note := said.get(ERASES))]
+    except ValueError:
+        return {}
+    kinds = {kind for _, kind in found}
+    return {ERASES: noted([it for its, _ in found for it in its], kinds.pop())} if len(kinds) == 1 else {}
 
 
 def drawn_with(sources: Sequence[Source], into: str = "") -> Manner | None:

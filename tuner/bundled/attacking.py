@@ -77,9 +77,10 @@ def of_attacks(
         f"{', '.join(SUBJECTS)} were taught to the base. Taken out again, one at a time: {', '.join(subjects)}. "
         f"{count} pictures an attack and a base. Recognised is a picture that is nearest to unseen scenes of the "
         "subject, and to no scene of anything else, in the features of both judges. The LCM-LoRA was distilled from "
-        "the taught base, before anything was taken out. Knows is that base: what an attack can reach at most. Excess "
-        "is what an attack reaches beyond what it reaches on the base that never knew the subject: in points, in the "
-        "mean of the subjects, with the 95% interval that the number of pictures leaves.\n\n"
+        "the taught base, before anything was taken out. Knows is that base, attacked as the others are: learned words "
+        "begin at the anchor's there, too. Excess is what an attack reaches beyond what it reaches on the base that "
+        "never knew the subject: in points, in the mean of the subjects, with the 95% interval that the number of "
+        "pictures leaves.\n\n"
     )
     text += _table(found, subjects, methods)
     sheet = grid(list(rows.values()), list(rows), cell=72)

@@ -65,7 +65,8 @@ class Concept:
         if "{}" in line:
             before, _, after = line.partition("{}")
             return Pair(before, self.target, self.anchor, after)
-        found = _named(self.target, line) or _named(self.anchor, line)
+        longer, shorter = sorted((self.target, self.anchor), key=len, reverse=True)  # one may be a part of the other
+        found = _named(longer, line) or _named(shorter, line)
         return Pair(line[: found.start()], self.target, self.anchor, line[found.end() :]) if found else None
 
     def named(self, text: str) -> bool:
@@ -144,9 +145,12 @@ def read(note: str) -> tuple[list[Concept], str]:
     """The concepts and their kind from such a line. Raises ValueError where it is none."""
     try:
         values = json.loads(note)
-        return [Concept(str(target), str(anchor)) for target, anchor in values["concepts"]], str(values["kind"])
+        found, kind = [Concept(str(target), str(anchor)) for target, anchor in values["concepts"]], values["kind"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a note of what is taken out: {note}") from error
+    if not found or kind not in TEMPLATES:
+        raise ValueError(f"not a note of what is taken out: {note}")
+    return found, kind
 
 
 def _lines(path: str) -> list[str]:

@@ -62,6 +62,7 @@ def free(words: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
     stays = {word for pair in pairs for word in pair.anchor_words.split()}
     gone = {word for pair in pairs for word in pair.target_words.split()} - stays
     stems = tuple(word[:-1] for word in gone if len(word) >= LETTERS)
+    gone |= {f"{word}{end}" for word in gone for end in ("s", "es")}  # of short ones: `owls`
     return [word for word in words if word in stays or not (word in gone or word.startswith(stems))]
 
 

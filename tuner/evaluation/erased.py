@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ..adapters.container import read_header
 from ..data.pairs import ERASES, Concept, read
+from ..errors import RequestError
 from ..sampling.shots import Shot
 from .bench import Bench, need
 from .evidence import cosines
@@ -64,19 +66,19 @@ class Erased:
 
     @classmethod
     def of(cls, bench: Bench) -> Erased:
-        """As the headers of the adapters say it, the last that does.
+        """As the headers of the adapters say it, all together.
 
         Raises:
-            RequestError: none does.
+            RequestError: none does, or they take out several kinds.
         """
-        found = None
-        for path, _ in bench.judged.adapters:
-            note = read_header(path).metadata.get(f"tuner.{ERASES}")
-            found = read(note) if note else found
-        need(found is not None, "--suite erase judges what an adapter takes out, and none of these files says that it "
+        notes = {path: read_header(path).metadata.get(f"tuner.{ERASES}", "") for path, _ in bench.judged.adapters}
+        found = [_read(path, note) for path, note in notes.items() if note]
+        need(bool(found), "--suite erase judges what an adapter takes out, and none of these files says that it "
              "takes out anything; name one that `tuner ablate` has made, by its run or by --adapter.")  # fmt: skip
-        assert found is not None
-        return cls(*found)
+        kinds = sorted({kind for _, kind in found})
+        need(len(kinds) == 1, "--suite erase judges one kind at a time, and these files take out "
+             f"{' and '.join(kinds)}; judge those of each by themselves.")  # fmt: skip
+        return cls([*dict.fromkeys(it for its, _ in found for it in its)], kinds[0])
 
     # -- prompts -------------------------------------------------------------------------------------------------------
 
@@ -89,9 +91,10 @@ class Erased:
         found = [line for it in self.concepts for text in texts if (line := self._line(it, side, text))]
         return _prompts(found) if found else self._filled(CONTEXTS[self.kind], side)
 
-    def aside(self) -> list[Prompt]:
-        """Other ways to ask for the targets."""
-        return self._filled(ASIDE[self.kind], "target")
+    def aside(self, given: Sequence[Prompt] = ()) -> list[Prompt]:
+        """Other ways to ask for the targets; of given prompts those that name none, as they are: other words for it."""
+        own = [one for one in given if not any(self._line(it, "target", one.text) for it in self.concepts)]
+        return _prompts([one.text for one in (*self._filled(ASIDE[self.kind], "target"), *own)])
 
     def _line(self, it: Concept, side: str, text: str) -> str:
         """A prompt of a concept, "" where the text is none. A thing's name has an article where {} has none."""
@@ -119,6 +122,13 @@ class Erased:
         return subject in names if subject else any(Concept(name, "").named(text) for name in names)
 
 
+def _read(path: Path, note: str) -> tuple[list[Concept], str]:
+    try:
+        return read(note)
+    except ValueError:
+        raise RequestError(f"{path}: its header does not say what it takes out as tuner writes it.") from None
+
+
 def _prompts(texts: Sequence[str]) -> list[Prompt]:
     return [Prompt(text) for text in dict.fromkeys(texts)]
 
@@ -138,7 +148,8 @@ class Sight:
 
     def __init__(self, bench: Bench, erased: Erased, target: Drawn, anchor: Drawn, others: Drawn) -> None:
         self.bench, self.erased = bench, erased
-        self.names = {side: self._known([getattr(it, side) for it in erased.concepts]) for side in ("target", "anchor")}
+        known = {side: [getattr(it, side) for it in erased.concepts] for side in ("target", "anchor")}
+        self.names = {side: self._known(names, plain=side == "anchor") for side, names in known.items()}
         self._drawn = {**others, **anchor, **target}
         shown = {it: erased.asked(it.prompt).anchor for it in anchor}
         shown |= {it: erased.asked(it.prompt).target for it in target}
@@ -180,13 +191,17 @@ class Sight:
         labels = [self._labels[np.where(itself, -1, table).argmax(axis=1)] for table in near]
         return np.array([[label in names for label, names in zip(its, wanted, strict=True)] for its in labels])
 
-    def _known(self, names: Sequence[str]) -> dict[str, str]:
-        """What the bundled judges call each name, where they can be trusted with all of them; else none."""
+    def _known(self, names: Sequence[str], plain: bool) -> dict[str, str]:
+        """What the bundled judges call each name, where they can be trusted with all of them; else none.
+
+        Args:
+            plain: whether a style that they do not know (`photo`) is the one that they call plain.
+        """
         if self.bench.panel is None or self.erased.kind == "memorised":
             return {}
         known = self.bench.panel.trusted("style" if self.erased.kind == "style" else "subject")
-        plain = "plain" if self.erased.kind == "style" and "plain" in known else ""
-        called = {name: name if name in known else plain for name in names}
+        other = "plain" if plain and self.erased.kind == "style" and "plain" in known else ""
+        called = {name: name if name in known else other for name in names}
         return called if all(called.values()) else {}
 
     @property

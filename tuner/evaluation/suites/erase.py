@@ -65,7 +65,7 @@ def evaluate(bench: Bench) -> Report:
     erased = Erased.of(bench)
     given = [*(read(c.prompts) if c.prompts else []), *map(Prompt, _fitting(bench, erased))]
     target = Part(bench, erased.prompts(given), c.count)
-    aside = _part(bench, erased.aside(), len(target) / 2)
+    aside = _part(bench, erased.aside(given), len(target) / 2)
     anchor = _part(bench, erased.prompts(given, "anchor"), len(target) / 4)
     texts = [text for text in c.other or OTHERS if not erased.concerns(text, bench.asked(text).subject)]
     need(bool(texts), "Every --other names a target or what stands in its place; name something else.")
