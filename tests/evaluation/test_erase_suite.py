@@ -133,10 +133,27 @@ def test_what_changes_nothing_takes_nothing_out(tuner, run):
     assert report["suite"] == "erase" and "Taken out: teddy bear -> dog (instance)." in report["notes"]
     for name in ("target present", "target present otherwise", "anchor instead"):
         assert figures[name]["change"]["value"] == 0 and figures[name]["before"]["value"] is not None
+    for name in ("anchor kept", "neighbours kept", "others kept"):
+        assert figures[name]["after"]["value"] == figures[name]["before"]["value"] == 1
+    lost = next(one for one in report["tables"] if one["title"] == "Its nearest neighbours")
+    assert [row[0] for row in lost["rows"]] and all(row[2]["value"] == 1 for row in lost["rows"])
     assert abs(figures["KID-judge"]["change"]["value"]) < 0.01
     assert figures["drift of others-judge"]["after"]["value"] < 1e-4
     shown = [row["label"] for row in report["grids"][-1]["rows"]]
     assert shown == ["a cat", "a photo of a cat"]  # what names the target is no other thing
+
+
+def test_without_judges_what_is_lost_is_told_by_what_the_base_drew(tuner, run, tiny_base):
+    """An edit that changes every picture: on bases of one's own nobody else could tell."""
+    spoilt = adapter(LatentDiffusion.load(tiny_base), 3, scale=2.0, erases=noted([Concept("cat", "dog")], "instance"))
+    saved(spoilt, Path("spoilt.safetensors"))
+    others = [word for text in ("a house", "a key", "a rose", "a bus") for word in ("--other", text)]
+    done = tuner("evaluate", "--base", tiny_base, "--adapter", "spoilt.safetensors", "--suite", "erase", *others,
+                 "--no-world", "--out", "out", *FAST)  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    figures = {one["name"]: one for one in json.loads(Path("out/report.json").read_text())["figures"]}
+    lost = [figures[name] for name in ("neighbours kept", "others kept")]
+    assert all(one["before"]["value"] == 1 and one["after"]["value"] < 0.6 for one in lost)
 
 
 def test_files_that_take_nothing_out_are_refused(tuner, tiny_base, images, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from ...models.latent_diffusion import recommended
 from ...sampling.shots import Shot
 from ..bench import Bench, need
 from ..erased import CONTEXTS, Erased, Sight
-from ..evidence import POINTS, cosines, distances, judged, line, right_in
+from ..evidence import POINTS, cosines, distances, judged, line, right_in, texts
 from ..features import collect
 from ..prompts import Prompt, read
 from ..report import Line, Report, Table
@@ -33,6 +33,7 @@ NEAR, LIKE = 5, 20  # neighbours of a target, and what comes after these
 APART = 1000  # from the seeds of pictures to those of what their distances are from
 Pictures = Sequence[Image.Image]
 GONE = "Share of the pictures in which any judge sees a target."
+OWN = "Share of the pictures whose nearest, of all that the base drew of what is to stay, is of the same prompt."
 
 
 class Part:
@@ -67,16 +68,21 @@ def evaluate(bench: Bench) -> Report:
     target = Part(bench, erased.prompts(given), c.count)
     aside = _part(bench, erased.aside(given), len(target) / 2)
     anchor = _part(bench, erased.prompts(given, "anchor"), len(target) / 4)
-    texts = [text for text in c.other or OTHERS if not erased.concerns(text, bench.asked(text).subject)]
-    need(bool(texts), "Every --other names a target or what stands in its place; name something else.")
-    others = Part(bench, list(map(Prompt, texts)), 1)
+    other = [text for text in c.other or OTHERS if not erased.concerns(text, bench.asked(text).subject)]
+    need(bool(other), "Every --other names a target or what stands in its place; name something else.")
+    others = Part(bench, list(map(Prompt, other)), 1)
     neighbours = _nearest(bench, erased, others.prompts)
     lines = [prompt for its in neighbours.values() for prompt in its]
     each = len(target) / 4 / len(erased.concepts)  # of a neighbour, as many of one target as of one of many
     near = Part(bench, lines, math.ceil(each * len(neighbours) / len(lines)))
     sight = Sight(bench, erased, target.drawn, anchor.drawn, others.drawn | near.drawn)
-    found = [*_gone(sight, target, aside, anchor), *_kept(bench, "anchor", anchor)]
-    found += [*_kept(bench, "neighbours", near), *_kept(bench, "others", others)]
+    known = anchor.drawn | near.drawn | others.drawn
+    found = [*_gone(sight, target, aside, anchor), *_kept(bench, "anchor", anchor, known)]
+    found += [*_kept(bench, "neighbours", near, known), *_kept(bench, "others", others, known)]
+    if bench.clip is not None:
+        found += [
+            one.named(f"others: {one.figure.name}") for one in texts(bench, others.words, others.after, others.before)
+        ]
     if erased.kind == "instance":
         after = _nearest(bench, erased, others.prompts, NEAR, LIKE).keys() - neighbours.keys()
         found += _of(bench, "others most like it", others, after.__contains__)
@@ -84,7 +90,7 @@ def evaluate(bench: Bench) -> Report:
     found += _of(bench, "others not named", others, lambda subject: bool(named) and subject not in named)
     found += [*_moved(bench, others), *distances(bench, _elsewhere(bench, others), others.after, others.before)]
     grids = [grid(it.prompts, it.count, it.after, it.before, 16) for it in (target, aside, anchor, near, others)]
-    return bench.report(found, list(_by_neighbour(bench, near, neighbours)), grids, _notes(erased, sight))
+    return bench.report(found, list(_by_neighbour(bench, near, neighbours, known)), grids, _notes(erased, sight))
 
 
 def _fitting(bench: Bench, erased: Erased) -> list[str]:
@@ -117,10 +123,20 @@ def _gone(sight: Sight, target: Part, aside: Part, anchor: Part) -> Iterator[Lin
     yield line("anchor instead", target.words, *values, better="higher", about=about, margin=POINTS)
 
 
-def _kept(bench: Bench, who: str, part: Part) -> Iterator[Line]:
-    """Whether prompts still give what they ask for."""
+def _kept(bench: Bench, who: str, part: Part, known: Mapping[Shot, Image.Image]) -> Iterator[Line]:
+    """Whether prompts still give what they ask for; where no judge knows that, what the base drew of them."""
     for one in judged(bench, part.words, part.after, part.before):
         yield one.named(f"{who}: {one.figure.name}")
+    if bench.panel is None:
+        sets = [_own(bench, part, pictures, known) for pictures in (part.after, part.before)]
+        yield line(f"{who} kept", part.words, *sets, better="higher", about=OWN, margin=POINTS)
+
+
+def _own(bench: Bench, part: Part, pictures: Pictures, known: Mapping[Shot, Image.Image]) -> np.ndarray:
+    """Whether each picture is nearest to one that the base drew of the same prompt, to every eye: booleans (N,)."""
+    labels, drawn = np.array([shot.prompt for shot in known]), list(known.values())
+    near = [cosines(collect(eye, pictures), collect(eye, drawn)).argmax(axis=1) for eye in bench.eyes]
+    return np.all([labels[rows] == np.array(part.words) for rows in near], axis=0)
 
 
 def _moved(bench: Bench, part: Part) -> Iterator[Line]:
@@ -168,19 +184,25 @@ def _nearest(
     return {names[row]: found[names[row]] for row in rows}
 
 
-def _by_neighbour(bench: Bench, near: Part, neighbours: Mapping[str, Sequence[Prompt]]) -> Iterator[Table]:
+def _by_neighbour(
+    bench: Bench, near: Part, neighbours: Mapping[str, Sequence[Prompt]], known: Mapping[Shot, Image.Image]
+) -> Iterator[Table]:
     """How often each neighbour is right, before and after; the one that lost most first. A style's are styles."""
-    if bench.panel is None:
-        return
     asked = [bench.asked(text) for text in near.words]
     aspect = "style" if all(one.style for one in asked) else "subject"
-    right = [right_in(bench, asked, pictures)[aspect] for pictures in (near.before, near.after)]
+    title, counts = f"{aspect} right", [bool(getattr(one, aspect)) for one in asked]
+    right: list[Sequence[bool]]
+    if bench.panel is None:
+        title, counts = "kept", [True] * len(asked)
+        right = [_own(bench, near, pictures, known).tolist() for pictures in (near.before, near.after)]
+    else:
+        right = [right_in(bench, asked, pictures)[aspect] for pictures in (near.before, near.after)]
     rows: list[tuple[str, Figure, Figure]] = []
     for name, prompts in neighbours.items():
         its = {prompt.text for prompt in prompts}
-        index = [i for i, text in enumerate(near.words) if text in its and getattr(asked[i], aspect)]
+        index = [i for i, text in enumerate(near.words) if text in its and counts[i]]
         if index:
-            rows.append((name, *(share([part[i] for i in index], f"{aspect} right") for part in right)))  # type: ignore[arg-type]
+            rows.append((name, *(share([part[i] for i in index], title) for part in right)))  # type: ignore[arg-type]
     rows.sort(key=lambda row: row[2].value - row[1].value)
     yield Table("Its nearest neighbours", ("", "before", "after"), tuple(rows), "The one that lost most stands first.")
 
