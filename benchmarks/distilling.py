@@ -155,9 +155,9 @@ def measured(task: Mapping[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     ends: list[float] = []
-    register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
+    register_optimizer_step_post_hook(lambda *_: ends.append(time.process_time()))
     run: Callable[[Mapping[str, Any]], Path] = tuner if task["way"] == OURS else diffusers
-    start = time.perf_counter()
+    start = time.process_time()
     file = run(task)
     steps = [end - start for start, end in itertools.pairwise(ends)][WARM:]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

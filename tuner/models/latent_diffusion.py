@@ -169,9 +169,11 @@ class LatentDiffusion:
 
         What trains stays in fp32, and so do the encoders: they work once, and SDXL's autoencoder fails in fp16.
         """
+        from .folding import folding
+
         frozen = [p for p in self.unet.parameters() if p.is_floating_point() and not p.requires_grad]
         self._computes = dtype if frozen else None
-        for parameter in frozen:
+        for parameter in {*frozen} - folding(self.unet):
             parameter.data = parameter.data.to(dtype)
 
     def forget(self) -> None:

@@ -37,10 +37,13 @@ def add_lora(network: Module, paths: str, rank: int, seed: int, without: str | N
     import torch
     from peft import LoraConfig, inject_adapter_in_model  # takes seconds to import: `--help` need not wait for it
 
+    from .folding import fold
+
     with torch.random.fork_rng(devices=[]):  # peft draws from the global generator
         torch.manual_seed(seed_of(seed, "lora"))
         settings = LoraConfig(r=rank, lora_alpha=rank, target_modules=paths, exclude_modules=without)
         inject_adapter_in_model(settings, network)
+    fold(network)
 
 
 def innermost(network: Module) -> None:
