@@ -10,11 +10,11 @@ pictures with torchvision, in whose stead stand a few functions below, which do 
 Both distil the same scenes with the same rank, layers, batch, steps, learning rate and guidance (the script counts it
 from 0), and with what the script has by itself, in a process each, on one thread. The script computes its targets in
 bfloat16 wherever it runs, which a CPU without such units does slowly; "in fp32" is the script with that switched off.
-First short runs in turns, for the seconds between two optimizer steps (medians, the first ten left out) and the
-process's peak memory; then the whole training, once each, whose LoRAs are judged by the suite few-step at the same
-seeds. The script encodes its pictures between its steps, tuner all of them once, before the first, with nothing in its
-cache: what each takes up to the end of the first step is told beside. Files of other sizes than ours, with our
-settings, end it.
+First short runs in turns, for the processor's seconds between two optimizer steps (medians, the first ten left out),
+which other jobs do not change as they do the clock's, and the process's peak memory; then the whole training, once
+each, whose LoRAs are judged by the suite few-step at the same seeds. The script encodes its pictures between its steps,
+tuner all of them once, before the first, with nothing in its cache: what each takes up to the end of the first step is
+told beside. Files of other sizes than ours, with our settings, end it.
 """
 
 import argparse
@@ -37,8 +37,9 @@ from types import ModuleType
 from typing import Any
 
 SEED, WARM = 9002, 10
-OURS, SAME = "`tuner distill-lcm`", "diffusers' script in fp32, our settings"
-HALVED, PLAIN = "diffusers' script as it is, our settings", "diffusers' script as it is, its own settings"
+OURS, HALF = "`tuner distill-lcm`", "`tuner distill-lcm --precision bf16`"
+SAME, HALVED = "diffusers' script in fp32, our settings", "diffusers' script as it is, our settings"
+PLAIN = "diffusers' script as it is, its own settings"
 LAYERS = ",".join([
     "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
     "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv",
@@ -53,7 +54,8 @@ def tuner(task: Mapping[str, Any]) -> Path:
 
     words = ["distill-lcm", "--base", task["base"], "--images", task["images"], "--steps", str(task["steps"]),
              "--batch-size", str(task["batch"]), "--samples", "0", "--quiet", "--threads", "1", "--name", "it",
-             "--save-every", str(task["steps"]), "--cache", f"{task['out']}-cache", "--out", task["out"]]  # fmt: skip
+             "--save-every", str(task["steps"]), "--cache", f"{task['out']}-cache", "--out", task["out"],
+             *task["more"]]  # fmt: skip
     try:
         app(words)
     except SystemExit as end:
@@ -156,7 +158,7 @@ def measured(task: Mapping[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     ends: list[float] = []
     register_optimizer_step_post_hook(lambda *_: ends.append(time.process_time()))
-    run: Callable[[Mapping[str, Any]], Path] = tuner if task["way"] == OURS else diffusers
+    run: Callable[[Mapping[str, Any]], Path] = tuner if task["way"] in (OURS, HALF) else diffusers
     start = time.process_time()
     file = run(task)
     steps = [end - start for start, end in itertools.pairwise(ends)][WARM:]
@@ -205,7 +207,7 @@ def tasks(asked: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
             "--lora_rank", str(own.get("rank", 64)), "--lora_alpha", str(own.get("rank", 64)),
             "--lora_target_modules", LAYERS, "--adam_beta2", str(BETAS[1])]  # fmt: skip
     peers = {SAME: same, HALVED: same, PLAIN: ["--lr_warmup_steps", "0"]}
-    ways: dict[str, list[str]] = {OURS: [], **(peers if asked.peer else {})}
+    ways: dict[str, list[str]] = {OURS: [], HALF: ["--precision", "bf16"], **(peers if asked.peer else {})}
     return {way: {**shared, "way": way, "more": more} for way, more in ways.items()}
 
 

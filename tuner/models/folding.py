@@ -24,8 +24,8 @@ def fold(network: nn.Module) -> None:
 
 def folding(network: nn.Module) -> set[nn.Parameter]:
     """The weights on which updates are folded: on a CPU they are held as they are, whatever they compute in."""
-    found = (layer.base_layer.weight for layer in network.modules() if isinstance(layer, _Folds))
-    return {weight for weight in found if weight.device.type == "cpu"}
+    layers: list[Any] = [layer for layer in network.modules() if isinstance(layer, _Folds)]
+    return {layer.base_layer.weight for layer in layers if layer.base_layer.weight.device.type == "cpu"}
 
 
 class _Folds:
