@@ -66,17 +66,16 @@ def apart(network: nn.Module, x: torch.Tensor) -> bool:
     return bool(calls)
 
 
-def test_it_stays_apart_where_that_is_less_work():
-    """Few places, or a narrow rank."""
-    layer = nn.Linear(64, 64)
-    for rank, places, expected in ((4, 4096, True), (32, 8, True), (32, 4096, False)):
-        network = adapted(layer, rank)
-        fold(network)
+@pytest.mark.parametrize(
+    ("rank", "places", "gradients", "expected"),
+    [(4, 4096, True, True), (32, 8, True, True), (32, 4096, True, False), (12, 64, True, True), (12, 64, False, False)],
+)
+def test_it_stays_apart_where_that_is_less_work(rank, places, gradients, expected):
+    """Few places, or a narrow rank; without gradients, that of the weight is not to be paid for."""
+    network = adapted(nn.Linear(64, 64), rank)
+    fold(network)
+    with torch.set_grad_enabled(gradients):
         assert apart(network, torch.randn(places, 64)) == expected
-    with torch.no_grad():  # no gradient of a weight is to be paid for
-        network = adapted(layer, 8)
-        fold(network)
-        assert not apart(network, torch.randn(4096, 64))
 
 
 @pytest.mark.parametrize("options", [{"use_dora": True}, {"lora_dropout": 0.5}])

@@ -16,9 +16,10 @@ from torch.nn import functional
 
 
 def fold(network: nn.Module) -> None:
-    """Let the plain LoRAs of a network fold where that pays, in place: those with nothing but A, B and their scale."""
-    for layer in network.modules():
-        if type(layer) in KINDS and _plain(layer):
+    """Let the LoRAs of a network fold where that pays, in place: plain ones that are wide enough that it ever does."""
+    layers: list[Any] = [layer for layer in network.modules() if type(layer) in KINDS]
+    for layer in layers:
+        if _plain(layer) and 3 * _beside(layer) > layer.base_layer.weight.numel():
             layer.__class__ = KINDS[type(layer)]
 
 
@@ -61,6 +62,12 @@ def _plain(layer: Any) -> bool:
     return whole and not layer.lora_variant and len(dropouts) == 1 and isinstance(dropouts[0], nn.Identity)
 
 
+def _beside(layer: Any) -> int:
+    """Weights of A and B."""
+    (name,) = layer.lora_A
+    return layer.lora_A[name].weight.numel() + layer.lora_B[name].weight.numel()
+
+
 def _pays(layer: Any, x: Tensor) -> bool:
     """Whether there are fewer multiplications, forward and (where a step follows) backward; `x` is what enters.
 
@@ -71,6 +78,5 @@ def _pays(layer: Any, x: Tensor) -> bool:
     if weight.dtype != torch.float32:
         return False
     places = x.numel() // weight.shape[1]
-    beside = places * (layer.lora_A[name].weight.numel() + layer.lora_B[name].weight.numel())
-    product = weight.numel() * layer.r[name]
+    beside, product = places * _beside(layer), weight.numel() * layer.r[name]
     return 3 * beside > 3 * product + places * weight.numel() if torch.is_grad_enabled() else beside > product
