@@ -11,7 +11,8 @@ Both distil the same scenes with the same rank, layers, batch, steps, learning r
 from 0), and with what the script has by itself, in a process each, on one thread. The script computes its targets in
 bfloat16 wherever it runs, which a CPU without such units does slowly; "in fp32" is the script with that switched off.
 First short runs in turns, for the processor's seconds between two optimizer steps (medians, the first ten left out),
-which other jobs do not change as they do the clock's, and the process's peak memory; then the whole training, once
+which other jobs do not change as they do the clock's (the process that reads the script's pictures is not counted),
+and the process's peak memory; then the whole training, once
 each, whose LoRAs are judged by the suite few-step at the same seeds. The script encodes its pictures between its steps,
 tuner all of them once, before the first, with nothing in its cache: what each takes up to the end of the first step is
 told beside. Files of other sizes than ours, with our settings, end it.
@@ -213,15 +214,16 @@ def tasks(asked: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
 
 def costs(ways: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace, folder: Path) -> Iterator[list[str]]:
     """The rows of the table of time and memory."""
-    yield ["", "steps a second, by the script's in fp32", "seconds a step", "seconds up to the first", "memory, MiB"]
     own = [way for way in ways if way != PLAIN]
+    other = "the script's in fp32" if SAME in own else "the first's"
+    yield ["", f"steps a second, by {other}", "seconds a step", "seconds up to the first", "memory, MiB"]
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in own}
     for number in range(asked.rounds):
         for way in own:
             out = folder / f"short-{own.index(way)}-{number}"
             found[way].append(done({**ways[way], "steps": asked.short, "out": str(out)}))
     for way, runs in found.items():
-        pairs = zip(found.get(SAME, runs), runs, strict=True)
+        pairs = zip(found.get(SAME, found[OURS]), runs, strict=True)
         ratio = median(peer["seconds"] / mine["seconds"] for peer, mine in pairs)
         middle = {key: median(run[key] for run in runs) for key in ("seconds", "before", "memory")}
         yield [way, f"{ratio:.2f}", f"{middle['seconds']:.3f}", f"{middle['before']:.0f}", f"{middle['memory']:,.0f}"]

@@ -167,7 +167,8 @@ class LatentDiffusion:
     def hold_frozen(self, dtype: torch.dtype) -> None:
         """Hold what of the U-Net does not train in the precision that it computes in, from now on.
 
-        What trains stays in fp32, and so do the encoders: they work once, and SDXL's autoencoder fails in fp16.
+        What trains stays in fp32, and so do the encoders: they work once, and SDXL's autoencoder fails in fp16. On a
+        CPU weights that updates are folded into stay, too.
         """
         from .folding import folding
 
