@@ -1,5 +1,6 @@
 """What the tests share: tiny models of the real architecture, small folders of pictures, the real command line."""
 
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from tuner.commands.quiet import turn_down
 
 turn_down()  # as the command line does, before the libraries are imported
+os.environ["HF_HUB_OFFLINE"] = "1"  # which is read once, when they are
 
 if TYPE_CHECKING:
     from tuner.models.architecture import Sizes

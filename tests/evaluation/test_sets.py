@@ -71,8 +71,7 @@ def test_what_is_no_table_of_prompts_is_refused(tmp_path, name, text, sentence):
         read(str(tmp_path / name))
 
 
-def test_a_hub_id_without_network_is_refused_in_a_sentence(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_a_hub_id_without_network_is_refused_in_a_sentence():
     with pytest.raises(RequestError, match="could not be had from the Hub"):
         read("nobody/no-such-prompts")
 
