@@ -12,10 +12,10 @@ from 0), and with what the script has by itself, in a process each, on one threa
 bfloat16 wherever it runs, which a CPU without such units does slowly; "in fp32" is the script with that switched off.
 First short runs in turns, for the processor's seconds between two optimizer steps (medians, the first ten left out),
 which other jobs do not change as they do the clock's (the process that reads the script's pictures is not counted),
-and the process's peak memory; then the whole training, once
-each, whose LoRAs are judged by the suite few-step at the same seeds. The script encodes its pictures between its steps,
-tuner all of them once, before the first, with nothing in its cache: what each takes up to the end of the first step is
-told beside. Files of other sizes than ours, with our settings, end it.
+and the process's peak memory; then the whole training, once each, whose LoRAs are judged by the suite few-step at the
+same seeds. The script encodes its pictures between its steps, tuner all of them once, before the first, with nothing in
+its cache: what each takes up to the end of the first step is told beside. Files of other sizes than ours, with our
+settings, end it.
 """
 
 import argparse

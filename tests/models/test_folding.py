@@ -1,4 +1,6 @@
-"""LoRA layers that fold: the same as peft's, forward and backward, where it is less work and nothing is rounded off."""
+"""LoRA layers that fold: the same as peft's, forward and backward, where it is less work."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,6 +19,13 @@ LAYERS = {
     "innermost": (lambda: nn.Conv2d(8, 12, 3, padding=1).to(memory_format=torch.channels_last), (4, 8, 8, 8)),
     "pointwise": (lambda: nn.Conv2d(8, 12, 1, bias=False), (4, 8, 8, 8)),
 }
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        yield
 
 
 def adapted(layer: nn.Module, rank: int = 6, seed: int = 0, **options) -> nn.Module:
@@ -41,7 +50,6 @@ def learned(network: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("kind", LAYERS)
 def test_output_and_gradients_are_pefts(kind):
     make, shape = LAYERS[kind]
-    torch.manual_seed(1)
     network, x = adapted(make()), torch.randn(shape)
     wanted = learned(network, x)
     network.zero_grad()
